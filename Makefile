@@ -1,0 +1,50 @@
+# make repro   set up, then run the whole pipeline: videos in renders/
+# make test    set up, then run the tests
+# make lint    formatting, lint, types and import floors
+# make dag     the picture of the pipeline
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
+
+# DVC runs `python -m stages.x`: the environment's python must come first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# On Linux the default torch brings CUDA, gigabytes of it. Without an NVIDIA driver the CPU build is enough.
+ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+
+.PHONY: repro test lint dag setup clean
+
+repro: $(READY)
+	$(BIN)/dvc repro
+	@$(BIN)/dvc exp save --quiet --force --name repro 2>/dev/null || \
+		echo "note: not kept as experiment 'repro'; for experiments git must know you: git config user.name, user.email"
+	@echo "Done: open renders/contact_sheet.png and the videos in renders/; the measures are in reports/render/metrics.json"
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dag: $(READY)
+	$(BIN)/dvc dag
+
+setup: $(READY)
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'oniris: error: Python 3.11 or later is needed; name one with make PYTHON=python3.12'; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(BIN)/pip install --quiet -r requirements.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

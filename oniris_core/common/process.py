@@ -1,0 +1,73 @@
+"""Processes that behave: they die with their parent, hold a lock on what they write, and stop when asked."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from oniris_core.common.errors import Interrupted, UserError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int, with_signal: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send `with_signal` to this process when its parent (process id `parent`) dies.
+
+    The parent may have died before the request was made; then the process ends at once. Only Linux offers this.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, with_signal, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), with_signal)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of `folder` (made if need be), or raise UserError naming the process that holds it.
+
+    The kernel releases the lock however the process ends, so a killed run never leaves it behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(f"process {file.read().strip() or '?'} is already writing {what}; wait for it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+class StopRequest:
+    """Set when SIGINT or SIGTERM arrives inside `stop_requests`; a loop looks at it between two units of work."""
+
+    signal_number: int | None = None
+
+    def raise_if_set(self) -> None:
+        """Raise Interrupted if a signal has arrived."""
+        if self.signal_number is not None:
+            raise Interrupted(self.signal_number)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """While inside, SIGINT and SIGTERM are noted instead of acted on, so that a unit of work is never torn."""
+    request = StopRequest()
+
+    def note(number: int, _: FrameType | None) -> None:
+        request.signal_number = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

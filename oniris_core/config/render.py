@@ -1,0 +1,34 @@
+"""Parameters of the stage `render`."""
+
+from pydantic import Field, model_validator
+
+from oniris_core.config.base import Count, Float, Params, Positive
+
+
+class RenderParams(Params):
+    """What is generated, how, and what is shown of it."""
+
+    episodes: Positive = Field(description="held-out episodes to continue")
+    context_latents: Positive = Field(description="true latent frames each rollout starts from")
+    horizon: Positive = Field(description="frames to generate, a multiple of the time compression")
+    batch: Positive = Field(description="rollouts generated side by side; only speed depends on it")
+    videos: Positive = Field(description="episodes shown as videos and in the contact sheet")
+    upscale: Positive = Field(description="each pixel of a video is shown as this many, along height and width")
+
+    ema_width: Float = Field(gt=0, description="which of train.ema_widths to use")
+    solver_steps: Positive = Field(description="noise levels of the Heun solver")
+    sigma_max: Float = Field(gt=0, description="noise level generation starts from")
+    sigma_min: Float = Field(gt=0, description="last noise level before zero")
+    rho: Float = Field(ge=1, description="curvature of the noise schedule")
+    churn: Float = Field(ge=0, description="noise renewed during sampling (0: deterministic solver)")
+    guidance: Float = Field(
+        ge=0, description="0: the weak model without a past; 1: the full model; above: away from the weak"
+    )
+    context_sigma: Float = Field(gt=0, description="noise level the past is declared to have")
+    seed_offset: Count = Field(description="added to common.seed for other samples of the same model")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RenderParams":
+        if self.sigma_min > self.sigma_max:
+            raise ValueError(f"sigma_min = {self.sigma_min:g} must not exceed sigma_max = {self.sigma_max:g}")
+        return self

@@ -1,0 +1,56 @@
+"""Parameters of the stage `train`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from oniris_core.config.base import Float, Floats, Ints, Params, Positive, Share
+
+
+class TrainParams(Params):
+    """Architecture, noise and schedule of the world model."""
+
+    channels: Positive = Field(description="channels that channel_mult multiplies")
+    channel_mult: Ints = Field(description="channels of each resolution, finest first; each next one is half as fine")
+    blocks: Positive = Field(description="blocks of each resolution")
+    video_attention: Annotated[tuple[bool, ...], Field(strict=False)] = Field(
+        description="per resolution: attention over all earlier frames"
+    )
+    frame_attention: Annotated[tuple[bool, ...], Field(strict=False)] = Field(
+        description="per resolution: attention within a frame"
+    )
+    head_channels: Positive = Field(description="channels of an attention head, even")
+    window: Positive = Field(description="latent frames of the past that attention remembers")
+    gate_start: Float = Field(gt=0, lt=1, description="how open the gate on the past is before training")
+    precondition: Literal["past", "plain"] = Field(description="past: predict the change from the last clean frame")
+
+    steps: Positive = Field(description="training steps")
+    batch: Positive = Field(description="clips of a step")
+    clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
+    lr: Float = Field(gt=0, description="learning rate (Adam) at its highest")
+    warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
+    lr_ref_steps: Positive = Field(description="steps after which it falls as the inverse square root")
+    p_mean: Float = Field(description="mean of the logarithm of the noise level sigma in training")
+    p_std: Float = Field(gt=0, description="standard deviation of the logarithm of sigma")
+    context_noise: Float = Field(ge=0, le=2, description="sigma of the clean frames: from 0 up to this, drawn per clip")
+    frame_only_share: Share = Field(description="share of the steps without any past (the weak model of guidance)")
+    ema_widths: Floats = Field(description="widths of the weights' averages, relative to the training's length")
+    checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainParams":
+        if not len(self.channel_mult) == len(self.video_attention) == len(self.frame_attention):
+            raise ValueError(
+                "channel_mult, video_attention and frame_attention must have one entry per resolution each"
+            )
+        if self.head_channels % 2:
+            raise ValueError(f"head_channels must be even, not {self.head_channels}")
+        for mult, *attends in zip(self.channel_mult, self.video_attention, self.frame_attention, strict=True):
+            if any(attends) and self.channels * mult % self.head_channels:
+                raise ValueError(
+                    f"head_channels = {self.head_channels} must divide the {self.channels * mult} channels "
+                    "of every resolution with attention"
+                )
+        if not all(0 < width < 0.28 for width in self.ema_widths):
+            raise ValueError(f"ema_widths must lie between 0 and 0.28, not {list(self.ema_widths)}")
+        return self

@@ -1,0 +1,50 @@
+"""Parameters of the stage `train_vae`."""
+
+from pydantic import Field, model_validator
+
+from oniris_core.config.base import Float, Ints, Params, Positive, Share
+
+
+class TrainVaeParams(Params):
+    """Architecture, losses and schedule of the group-causal VAE."""
+
+    time_compression: Ints = Field(description="frames merged into one at each level, first level first")
+    space_compression: Ints = Field(description="pixels merged into one at each level, along height and width")
+    channels: Ints = Field(description="channels of each level")
+    blocks: Positive = Field(description="residual blocks of each level")
+    kernel: Positive = Field(description="extent of the convolutions in space, odd")
+    latent_channels: Positive = Field(description="channels of a latent frame")
+    noise_max: Share = Field(description="largest share of noise in the latents the decoder is trained on")
+
+    steps: Positive = Field(description="training steps")
+    batch: Positive = Field(description="clips of a step")
+    clip_frames: Positive = Field(description="frames of a clip, a multiple of the time compression")
+    lr: Float = Field(gt=0, description="learning rate (Adam) at its highest")
+    warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
+    final_lr_share: Share = Field(description="learning rate of the last step, as a share of the highest")
+    clip_norm: Float = Field(gt=0, description="gradients are scaled down to this norm")
+    ema_width: Float = Field(
+        gt=0, lt=0.28, description="width of the weights' average, relative to the training's length"
+    )
+    checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
+
+    nll_weight: Float = Field(ge=0, description="weight of the Gaussian negative log-likelihood")
+    nll_beta: Share = Field(description="0: the plain likelihood; 1: its mean is fitted as by squared error")
+    worst_weight: Float = Field(ge=0, description="weight of the squared error of the worst pixels")
+    worst_share: Float = Field(gt=0, le=1, description="share of pixels counted as the worst")
+    kl_weight: Float = Field(ge=0, description="weight of the aggregate KL divergence per latent channel")
+
+    eval_clips: Positive = Field(description="held-out clips for the report")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainVaeParams":
+        if not len(self.time_compression) == len(self.space_compression) == len(self.channels):
+            raise ValueError("time_compression, space_compression and channels must have one entry per level each")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, not {self.kernel}")
+        group = 1
+        for factor in self.time_compression:
+            group *= factor
+        if self.clip_frames % group:
+            raise ValueError(f"clip_frames = {self.clip_frames} must be a multiple of the time compression {group}")
+        return self

@@ -1,0 +1,32 @@
+"""Clips of frames from an episode store."""
+
+import numpy as np
+
+from oniris_core.data.clips import ClipIndex, index_clips
+from oniris_core.data.episodes import EpisodeStore
+from oniris_core.data.groups import group_count, group_rows
+
+
+class FrameClips:
+    """Clips of whole groups of frames, as uint8 [B, T, H, W, 3]."""
+
+    def __init__(self, store: EpisodeStore, split: int, frames: int, group: int):
+        episodes = store.episodes(split)
+        starts = np.concatenate([[0], store.episode_ends[:-1]])
+        lengths = store.episode_ends - starts
+        groups = np.array([group_count(int(rows), group) for rows in lengths[episodes]], np.int64)
+        self._store, self._group, self._starts = store, group, starts
+        self._groups_per_clip = frames // group
+        self.index: ClipIndex = index_clips(
+            episodes, groups, self._groups_per_clip, f"train_vae.clip_frames = {frames} (groups of {group} frames)"
+        )
+
+    def __getitem__(self, clips: np.ndarray) -> np.ndarray:
+        batch = []
+        for clip in clips:
+            start = self._starts[self.index.episode[clip]]
+            rows = group_rows(int(self.index.offset[clip]), self._groups_per_clip, self._group)
+            # Rows are increasing and dense (the reset may repeat): one slice, then a gather in memory.
+            block = self._store.frames[start + rows[0] : start + rows[-1] + 1]
+            batch.append(block[rows - rows[0]])
+        return np.stack(batch)

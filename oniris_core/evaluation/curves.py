@@ -1,0 +1,61 @@
+"""The reports of the training stages: metrics.json, curves as CSV for plots, pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from oniris_core.common.files import staged_folder, to_json
+
+
+def write_training_report(
+    out: Path, metrics: dict[str, Any], history: dict[str, Tensor], pictures: dict[str, np.ndarray]
+) -> None:
+    """Write metrics.json, curves.csv, curves.png and one PNG for each of `pictures` (uint8 [H, W, 3])."""
+    curves = {name: values.numpy() for name, values in sorted(history.items())}
+    with staged_folder(out, "report") as folder:
+        (folder / "metrics.json").write_text(to_json(metrics))
+        (folder / "curves.csv").write_text(curve_table(curves))
+        save_figure(curve_figure(curves), folder / "curves.png")
+        for name, picture in pictures.items():
+            iio.imwrite(folder / f"{name}.png", picture)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """A PNG without the name and version of the program that drew it, so that equal figures are equal files."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def curve_table(curves: dict[str, np.ndarray], points: int = 200) -> str:
+    """Training curves as CSV: means of at most `points` blocks of steps."""
+    steps = len(next(iter(curves.values())))
+    rows = [",".join(["step", *curves])]
+    for block in np.array_split(np.arange(steps), min(points, steps)):
+        rows.append(",".join([str(block[-1] + 1), *(_mean(values[block]) for values in curves.values())]))
+    return "\n".join(rows) + "\n"
+
+
+def _mean(values: np.ndarray) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.6g}" if len(finite) else ""
+
+
+def curve_figure(curves: dict[str, np.ndarray], window: int = 25) -> Figure:
+    """Moving averages of training curves, one panel each."""
+    figure = Figure(figsize=(3 * len(curves), 2.6), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axis, (name, values) in zip(panels, curves.items(), strict=True):
+        steps = np.flatnonzero(np.isfinite(values))  # some values are logged at some steps only
+        values, width = values[steps], min(window, max(len(steps), 1))
+        if not len(steps):
+            continue
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axis.plot(steps[width - 1 :] + 1, smooth, linewidth=1)
+        axis.set(title=name, xlabel="step")
+        if (smooth > 0).all() and smooth.max() > 20 * smooth.min():
+            axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,29 @@
+"""Measures on arrays, never on decoded video."""
+
+import numpy as np
+
+
+def psnr(a: np.ndarray, b: np.ndarray, axes: int = 3) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of uint8 images, over the last `axes` axes; identical images give 100 dB."""
+    difference = a.astype(np.float32) - b.astype(np.float32)
+    mse = np.square(difference).mean(axis=tuple(range(-axes, 0)))
+    return 10 * np.log10(255**2 / np.maximum(mse, 255**2 * 1e-10))
+
+
+def crop_psnr(truth: np.ndarray, other: np.ndarray, background: np.ndarray, threshold: int = 24) -> np.ndarray:
+    """PSNR over the pixels of each true frame that differ from the background, where things move.
+
+    Args:
+        truth, other: uint8 [T, H, W, 3].
+        background: uint8 [H, W, 3], the episode's median frame.
+        threshold: difference of any colour, in grey levels, that counts as moving.
+
+    Returns:
+        [T], NaN where nothing differs.
+    """
+    moving = (np.abs(truth.astype(np.int16) - background) > threshold).any(-1)
+    error = np.square(truth.astype(np.float32) - other).mean(-1)
+    count = moving.sum((1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mse = np.where(moving, error, 0).sum((1, 2)) / count
+        return np.where(count > 0, 10 * np.log10(255**2 / np.maximum(mse, 255**2 * 1e-10)), np.nan)

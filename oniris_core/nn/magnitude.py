@@ -1,0 +1,78 @@
+"""Magnitude-preserving building blocks, each from an equation of arXiv 2312.02696 (EDM2), named beside it.
+
+All keep unit magnitude: given inputs of root-mean-square 1, outputs have about root-mean-square 1.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def normalize(x: Tensor, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
+    """x / (rms(x) + eps) over the axes `dims`: unit root-mean-square (eq. 47, with rms for the norm)."""
+    norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+    return x / (norm * math.sqrt(norm.numel() / x.numel()) + eps)
+
+
+def mp_silu(x: Tensor) -> Tensor:
+    """silu(x) / 0.596 (eq. 81)."""
+    return F.silu(x) / 0.596
+
+
+def mp_sum(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
+    """((1-t) a + t b) / sqrt((1-t)^2 + t^2) (eq. 88)."""
+    if isinstance(t, Tensor):
+        return torch.lerp(a, b, t) * torch.rsqrt((1 - t).square() + t.square())
+    return torch.lerp(a, b, t) / math.sqrt((1 - t) ** 2 + t**2)
+
+
+def mp_cat(a: Tensor, b: Tensor, dim: int, t: float = 0.5) -> Tensor:
+    """Concatenation along `dim` in which both parts keep their share of the magnitude (eq. 103)."""
+    n_a, n_b = a.shape[dim], b.shape[dim]
+    scale = math.sqrt((n_a + n_b) / ((1 - t) ** 2 + t**2))
+    return torch.cat([a * (scale * (1 - t) / math.sqrt(n_a)), b * (scale * t / math.sqrt(n_b))], dim=dim)
+
+
+class MPFourier(nn.Module):
+    """sqrt(2) cos(2 pi (f x + p)) with fixed random frequencies f ~ N(0, 1) and phases p ~ U(0, 1) (eq. 75)."""
+
+    frequency: Tensor
+    phase: Tensor
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.register_buffer("frequency", 2 * math.pi * torch.randn(features))
+        self.register_buffer("phase", 2 * math.pi * torch.rand(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] to [..., features]."""
+        return math.sqrt(2) * torch.cos(x[..., None] * self.frequency + self.phase)
+
+
+class MPConv(nn.Module):
+    """A convolution, or with kernel 0 a matrix product over the last axis, whose weights have unit magnitude (eq. 47).
+
+    The stored weight is brought back to unit magnitude after every update by `force_normalize_` (eq. 66), so that the
+    gradient's share along the weight never makes the effective learning rate drift.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 0):
+        super().__init__()
+        self.kernel = kernel
+        self.weight = nn.Parameter(torch.randn(c_out, c_in, *((kernel, kernel) if kernel else ())))
+
+    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+        """[N, c_in, H, W] to [N, c_out, H, W], or [..., c_in] to [..., c_out]; times `gain`."""
+        fan_in = self.weight[0].numel()
+        weight = normalize(self.weight, tuple(range(1, self.weight.ndim))) * (gain / math.sqrt(fan_in))
+        return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
+
+
+@torch.no_grad()
+def force_normalize_(model: nn.Module) -> None:
+    """Bring every MPConv weight in `model` back to unit magnitude per output (eq. 66). Call after each update."""
+    for module in model.modules():
+        if isinstance(module, MPConv):
+            module.weight.copy_(normalize(module.weight, tuple(range(1, module.weight.ndim))))

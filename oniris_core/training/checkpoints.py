@@ -1,0 +1,51 @@
+"""Checkpoints: whole or absent, checked by SHA-256 on loading, the last two kept."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from oniris_core.common.files import atomic_write, to_json
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder. Each is a safetensors file and, written after it, its digest."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write the state after `step` steps and forget all but the last two."""
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        path = self._folder / f"step_{step:09d}.safetensors"
+        atomic_write(path, data)
+        atomic_write(path.with_suffix(".json"), to_json({"step": step, "sha256": _sha256(data)}).encode())
+        for old in self._steps()[:-KEPT]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def load_last(self, say: Callable[[str], None]) -> tuple[int, dict[str, Tensor]] | None:
+        """The newest checkpoint that is whole, or None. A damaged one is named through `say` and passed over."""
+        for path in reversed(self._steps()):
+            try:
+                about = json.loads(path.read_bytes())
+                data = path.with_suffix(".safetensors").read_bytes()
+                if _sha256(data) != about["sha256"]:
+                    raise ValueError("its bytes have changed since it was written")
+                return int(about["step"]), load(data)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                say(f"checkpoint {path.with_suffix('.safetensors')} is damaged ({error}); trying the one before")
+        return None
+
+    def _steps(self) -> list[Path]:
+        return sorted(self._folder.glob("step_*.json"))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

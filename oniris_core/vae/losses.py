@@ -1,0 +1,31 @@
+"""Losses of the VAE, one function each (DESIGN.md section 3)."""
+
+import torch
+from torch import Tensor
+
+
+def gaussian_nll(mean: Tensor, logvar: Tensor, x: Tensor, beta: float) -> Tensor:
+    """Mean negative log-likelihood of x under N(mean, exp(logvar)), without the constant.
+
+    With beta > 0 each pixel's term is multiplied by its variance to the power beta (detached), so that pixels
+    called uncertain still pull on the mean (arXiv 2203.09168, eq. 5). The scale of the terms changes with it.
+    """
+    nll = 0.5 * (logvar + (x - mean).square() * torch.exp(-logvar))
+    return (nll * torch.exp(beta * logvar).detach()).mean()
+
+
+def worst_share_error(mean: Tensor, x: Tensor, share: float) -> Tensor:
+    """Mean squared error of the `share` of pixels with the largest error: small moving things live there."""
+    error = (mean - x).square().mean(2).flatten()
+    return error.topk(max(int(share * error.numel()), 1), sorted=False).values.mean()
+
+
+def aggregate_kl(mean_BTCHW: Tensor, logvar_BTCHW: Tensor) -> Tensor:
+    """KL divergence of each latent channel's aggregate posterior from N(0, 1), averaged over channels.
+
+    The aggregate over batch, time and space has mean E[mean] and variance E[variance] + Var[mean] (arXiv 2309.13160).
+    """
+    axes = (0, 1, 3, 4)
+    m = mean_BTCHW.mean(axes)
+    v = logvar_BTCHW.exp().mean(axes) + mean_BTCHW.var(axes, correction=0)
+    return 0.5 * (m.square() + v - 1 - v.log()).mean()

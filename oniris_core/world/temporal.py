@@ -1,0 +1,125 @@
+"""The two modules in which information crosses frames (DESIGN.md sections 2 and 4).
+
+Axes: B batch, S streams, T new frames, C channels, H, W; N heads, P pixels, D channels of a head.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from oniris_core.nn.magnitude import MPConv, mp_sum, normalize
+from oniris_core.nn.rotary import rotary_angles, rotate
+from oniris_core.world.context import AttentionCache, Context, ConvCache, FrameOnly, Step
+
+
+def per_frame(layer: nn.Module, x_BSTCHW: Tensor) -> Tensor:
+    """Apply a 2D layer to every frame."""
+    return layer(x_BSTCHW.flatten(0, 2)).unflatten(0, x_BSTCHW.shape[:3])
+
+
+class GatedCausalConv(nn.Module):
+    """A convolution of each frame, mixed with one over the two clean frames before it.
+
+    mp_sum(conv(frame), past(two clean frames), gate), gate = sigmoid(a c_noise + b log(1 + position) + c), one per frame.
+    Before the second frame the first stands for both; a frame without a past is not mixed at all.
+    """
+
+    def __init__(self, c_in: int, c_out: int, gate_start: float):
+        super().__init__()
+        self.frame = MPConv(c_in, c_out, kernel=3)
+        self.past = MPConv(2 * c_in, c_out, kernel=3)
+        self.gate = nn.Parameter(torch.tensor([0.0, 0.0, math.log(gate_start / (1 - gate_start))]))
+
+    def forward(
+        self, x_BSTCHW: Tensor, c_noise_BST: Tensor, positions_T: Tensor, context: Context, cache: ConvCache | None
+    ) -> tuple[Tensor, ConvCache | None]:
+        """Convolve.
+
+        Args:
+            x_BSTCHW: activations.
+            c_noise_BST: ln(sigma) / 4 of each frame.
+            positions_T: int64, frame numbers.
+            context: how frames see each other.
+            cache: of this module, if the context has one.
+
+        Returns:
+            [B, S, T, c_out, H, W], and the new cache if the context has one.
+        """
+        y = per_frame(self.frame, x_BSTCHW)
+        if isinstance(context, FrameOnly):
+            return y, None
+        clean = x_BSTCHW[:, 0]
+        known = clean if cache is None else torch.cat([cache.frames, clean], dim=1)  # [B, K+T, C, H, W]
+        T = clean.shape[1]
+        first = max(1 - (known.shape[1] - T), 0)  # the first new frame that has a past
+        if first < T:
+            # For frame e of `known` the pair is (max(e-2, 0), e-1): with one more copy of the first frame in front,
+            # both are plain slices.
+            end, start = known.shape[1] - 1, known.shape[1] - T + first - 1
+            older = torch.cat([known[:, :1], known], dim=1)[:, start:end]
+            pairs = torch.cat([older, known[:, start:end]], dim=2)
+            past = self.past(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])[:, None]  # one for both streams
+            a, b, c = self.gate
+            position = torch.log1p(positions_T[first:].to(y.dtype))
+            gate = torch.sigmoid(a * c_noise_BST[:, :, first:] + b * position + c)[..., None, None, None]
+            mixed = mp_sum(y[:, :, first:], past, gate)
+            y = torch.cat([y[:, :, :first], mixed], dim=2) if first else mixed
+        return y, ConvCache(known[:, -2:]) if isinstance(context, Step) else None
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels of a frame and, if `window` > 0, of up to `window` clean frames before it.
+
+    Queries, keys and values are normalised per head; positions over time are rotary and the same for both streams.
+    The work is cut into pieces that are dense by construction, one per frame: nothing is spent on masked blocks.
+    """
+
+    def __init__(self, channels: int, head_channels: int, window: int):
+        super().__init__()
+        self.head_channels, self.window = head_channels, window
+        self.qkv, self.out = MPConv(channels, 3 * channels, kernel=1), MPConv(channels, channels, kernel=1)
+
+    def forward(
+        self, x_BSTCHW: Tensor, positions_T: Tensor, context: Context, cache: AttentionCache | None
+    ) -> tuple[Tensor, AttentionCache | None]:
+        """Attend; arguments and result as in `GatedCausalConv.forward`."""
+        H = x_BSTCHW.shape[-2]
+        qkv = rearrange(
+            per_frame(self.qkv, x_BSTCHW), "b s t (n d k) h w -> k b s t n (h w) d", k=3, d=self.head_channels
+        )
+        q, k, v = normalize(qkv, (-1,))
+        if isinstance(context, FrameOnly) or not self.window:
+            y, cache = F.scaled_dot_product_attention(q, k, v), None
+        else:
+            cos, sin = rotary_angles(positions_T, self.head_channels)
+            angles = cos[:, None, None], sin[:, None, None]
+            y, cache = self._over_time(rotate(q, angles), rotate(k, angles), v, cache)
+            cache = cache if isinstance(context, Step) else None
+        y = rearrange(y, "b s t n (h w) d -> b s t (n d) h w", h=H)
+        return per_frame(self.out, y), cache
+
+    def _over_time(
+        self, q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, cache: AttentionCache | None
+    ) -> tuple[Tensor, AttentionCache]:
+        B, S, T = q_BSTNPD.shape[:3]
+        keys, values = k_BSTNPD[:, 0], v_BSTNPD[:, 0]  # only clean frames are ever read by others
+        if cache is not None:
+            keys, values = torch.cat([cache.keys, keys], dim=1), torch.cat([cache.values, values], dim=1)
+        before = keys.shape[1] - T
+        outputs = []
+        for t in range(T):
+            past = slice(max(before + t - self.window, 0), before + t)
+            k, v = (
+                torch.cat([
+                    rearrange(shared[:, past], "b f n p d -> b 1 n (f p) d").expand(B, S, -1, -1, -1), own[:, :, t]
+                ], dim=3)
+                for shared, own in ((keys, k_BSTNPD), (values, v_BSTNPD))
+            )  # fmt: skip
+            outputs.append(
+                F.scaled_dot_product_attention(q_BSTNPD[:, :, t].flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+            )
+        y = torch.stack(outputs, dim=1).unflatten(0, (B, S))
+        return y, AttentionCache(keys[:, -self.window :], values[:, -self.window :])

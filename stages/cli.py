@@ -1,0 +1,166 @@
+"""Turns typed parameters into command-line options, and trouble into one line and an exit code.
+
+Nothing here or in a stage imports torch before the command runs, so `--help` and bad input answer at once.
+"""
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand
+
+from oniris_core.common.errors import Interrupted, OnirisError, UserError
+from oniris_core.common.process import die_with_parent
+from oniris_core.config.base import Params
+from oniris_core.config.common import CommonParams
+from oniris_core.config.reader import load_section, parse_value, read_yaml
+
+S = TypeVar("S", bound=Params)
+
+PARAMS_FILE = Path("params.yaml")
+PANEL = "Parameters: "  # the help shows the options of a section under this and the section's name
+
+
+class Settings(Generic[S]):
+    """What a stage runs with: the shared parameters and its own section, options applied."""
+
+    def __init__(self, common: CommonParams, section: S):
+        self.common, self.own = common, section
+
+    def as_json(self, name: str) -> dict[str, Any]:
+        """Both sections as JSON values, to be kept inside artefacts."""
+        return {"common": self.common.model_dump(mode="json"), name: self.own.model_dump(mode="json")}
+
+
+def say(message: str) -> None:
+    """One line to the person at the terminal."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+class StageCommand(TyperCommand):
+    """A command whose failures are `oniris: error: ...` and an exit code instead of a traceback."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> NoReturn:
+        """Run the command and exit: 0 done, 1 trouble at run time, 2 bad input, 128 + n stopped by signal n."""
+        signal.signal(signal.SIGTERM, _terminate)
+        if "DVC_STAGE" in os.environ:  # killing dvc must not leave the stage running behind its back
+            die_with_parent(os.getppid(), signal.SIGTERM)
+        try:
+            code = super().main(args, *others, **{**options, "standalone_mode": False})
+            if code == 128 + signal.SIGINT:  # how the option parser passes a Ctrl-C on
+                raise KeyboardInterrupt
+        except Interrupted as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("stopped; the same command goes on from here", 128 + signal.SIGINT)
+        except UserError as error:
+            _fail(str(error), 2)
+        except OnirisError as error:
+            _fail(str(error), 1)
+        except OSError as error:
+            _fail(f"{error.filename or 'system'}: {error.strerror or error}", 1)
+        except MemoryError:
+            _fail("out of memory; lower batch, clip length or frame size", 1)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # a usage error of the option parser
+                _fail(error.format_message().replace("\n", " "), 2)
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                _fail("out of memory; lower batch, clip length or frame size", 1)
+            raise
+        sys.exit(0)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Show each parameter with its value in params.yaml, where that can be read."""
+        try:
+            content = read_yaml(PARAMS_FILE)
+        except UserError:
+            content = {}
+        described = {option: getattr(option, "help", None) for option in self.params}
+        for option in self.params:
+            section = (getattr(option, "rich_help_panel", None) or "").removeprefix(PANEL)
+            if option.name in content.get(section, {}):
+                option.help = f"{option.help} (params.yaml: {content[section][option.name]})"  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+        for option, text in described.items():
+            option.help = text  # type: ignore[attr-defined]
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    say(f"oniris: error: {message}")
+    sys.exit(code)
+
+
+def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Typer]:
+    """Make a stage program of a function `main(settings, <path options>)`.
+
+    Every parameter of the section `name` and of `common` becomes an option that overrides params.yaml. What differs from
+    params.yaml is announced, because `dvc repro` will replace what such a run made.
+    """
+
+    def decorate(main: Callable[..., None]) -> typer.Typer:
+        paths = list(inspect.signature(main).parameters.values())[1:]
+        fields = {field: (section, info) for section, m in (("common", CommonParams), (name, model))
+                  for field, info in m.model_fields.items()}  # fmt: skip
+
+        def command(**options: Any) -> None:
+            file = options.pop("params")
+            given: dict[str, dict[str, Any]] = {"common": {}, name: {}}
+            for field, (section, _) in fields.items():
+                text = options.pop(field)
+                if text is not None:
+                    given[section][field] = parse_value(text)
+            content = read_yaml(file)
+            settings = Settings(
+                load_section(CommonParams, "common", content, file, given["common"]),
+                load_section(model, name, content, file, given[name]),
+            )
+            _announce(file, content, settings, name, given)
+            main(settings, **options)
+
+        command.__doc__ = main.__doc__
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in paths]
+            + [_params_option()]
+            + [_option(field, section, info.description or "") for field, (section, info) in fields.items()]
+        )  # fmt: skip
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(cls=StageCommand, context_settings={"help_option_names": ["-h", "--help"]})(command)
+        return app
+
+    return decorate
+
+
+def _params_option() -> inspect.Parameter:
+    annotation = Annotated[Path, typer.Option(help="the parameter file")]
+    return inspect.Parameter("params", inspect.Parameter.KEYWORD_ONLY, default=PARAMS_FILE, annotation=annotation)
+
+
+def _option(field: str, section: str, description: str) -> inspect.Parameter:
+    option = typer.Option(
+        f"--{field.replace('_', '-')}", help=description, metavar="VALUE", show_default=False,
+        rich_help_panel=PANEL + section,
+    )  # fmt: skip
+    return inspect.Parameter(
+        field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _announce(
+    file: Path, in_file: dict[str, Any], settings: Settings[S], name: str, given: dict[str, dict[str, Any]]
+) -> None:
+    for section, params in (("common", settings.common), (name, settings.own)):
+        for field in given[section]:
+            value, before = params.model_dump(mode="json")[field], in_file[section][field]
+            if value != before:
+                say(f"note: {section}.{field} = {value} ({file} has {before}); `dvc repro` will follow {file}")

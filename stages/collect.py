@@ -1,0 +1,81 @@
+"""Stage 1, collect: plays episodes of a Gymnasium environment and records them in data/episodes.zarr."""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oniris_core.config.collect import CollectParams
+from stages.cli import Settings, say, stage
+
+
+@stage("collect", CollectParams)
+def app(
+    settings: Settings[CollectParams],
+    out: Annotated[Path, typer.Option(help="the episode store to make")] = Path("data/episodes.zarr"),
+) -> None:
+    """Play episodes of a Gymnasium environment and record frames, actions, rewards, flags and states."""
+    import numpy as np
+
+    from oniris_core.common.files import refuse_unwritable
+    from oniris_core.common.process import stop_requests
+    from oniris_core.common.progress import meter
+    from oniris_core.common.runs import workspace
+    from oniris_core.data.actions import action_spec
+    from oniris_core.data.collection import collect_episodes, episode_file, load_episode
+    from oniris_core.data.environments import frame_rate, heuristic_policy, make_env
+    from oniris_core.data.episode import Episode
+    from oniris_core.data.episodes import write_episodes
+    from oniris_core.data.rollouts import held_out
+
+    params, seed = settings.own, settings.common.seed
+    env = make_env(params.env_id, params.env_kwargs, params.import_env_module)
+    refuse_unwritable(out)
+    if params.heuristic_share and heuristic_policy(env) is None:
+        say(f"note: Gymnasium ships no heuristic for {params.env_id}; its share of episodes is played at random")
+    # What does not change the result stays out of the artefact and out of the fingerprint.
+    record = {"seed": seed, **params.model_dump(mode="json", exclude={"workers"})}
+
+    with workspace("collect", out, params=record) as folder, stop_requests() as stop:
+        done = len(list(folder.glob("episode_*.npz")))
+        with meter("collect: episodes", params.episodes, done) as progress:
+            for _ in collect_episodes(params, seed, folder, stop):
+                progress.advance()
+        files = [episode_file(folder, index) for index in range(params.episodes)]
+        lengths = np.array([len(np.load(file)["rewards"]) for file in files])
+        attributes = {
+            "env_id": params.env_id,
+            "env_kwargs": params.env_kwargs,
+            "action_spec": action_spec(env.action_space).to_json(),
+            "action_meaning": "row i: the action of the step that led to frame i; row 0 of an episode: filler",
+            "frame_rate": frame_rate(env, params.frame_skip),
+            "params": record,
+            "versions": _versions("gymnasium", "numpy", "zarr", "pillow", "box2d", "pygame-ce", "pygame"),
+        }
+        with meter("collect: writing", params.episodes) as progress:
+
+            def episodes() -> Iterator[Episode]:
+                for file in files:
+                    stop.raise_if_set()
+                    yield load_episode(file)
+                    progress.advance()
+
+            write_episodes(out, episodes(), int(lengths.sum()), held_out(params, seed), attributes)
+    say(f"{out}: {params.episodes} episodes, {lengths.sum()} frames, "
+        f"{lengths.min()} to {lengths.max()} (median {int(np.median(lengths))}) an episode")  # fmt: skip
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    app()

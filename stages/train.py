@@ -1,0 +1,69 @@
+"""Stage 4, train: trains the world model on latent clips; models/world, reports/train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oniris_core.config.train import TrainParams
+from stages.cli import Settings, say, stage
+
+
+@stage("train", TrainParams)
+def app(
+    settings: Settings[TrainParams],
+    latent_store: Annotated[Path, typer.Option(help="the latent store")] = Path("data/latents.zarr"),
+    out: Annotated[Path, typer.Option(help="the model to make")] = Path("models/world"),
+    report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train"),
+) -> None:
+    """Train the diffusion model that generates the next latent frame from all earlier ones and the actions."""
+    from oniris_core.common.files import refuse_unwritable
+
+    refuse_unwritable(out)
+    refuse_unwritable(report)
+    from oniris_core.data.clips import HELD_OUT, TRAIN
+    from oniris_core.data.latent_clips import LatentClips
+    from oniris_core.data.latents import open_latents
+
+    params, seed = settings.own, settings.common.seed
+    store = open_latents(latent_store)
+    what = f"train.clip_latents = {params.clip_latents}"
+    clips = LatentClips(store, TRAIN, params.clip_latents, what)
+    held_out = LatentClips(store, HELD_OUT, params.clip_latents, what)
+
+    # From here on torch is needed; all that can be refused without it has been.
+    from oniris_core.common.devices import pick_device
+    from oniris_core.common.process import stop_requests
+    from oniris_core.common.runs import workspace
+    from oniris_core.evaluation.curves import write_training_report
+    from oniris_core.evaluation.teacher_forced import teacher_forced_errors
+    from oniris_core.training.fit import fit
+    from oniris_core.training.world import WorldTrainer, denoiser_config
+    from oniris_core.world.denoiser import Denoiser
+    from oniris_core.world.store import save_world
+
+    config = denoiser_config(params, store)
+    if clips.index.too_short:
+        say(
+            f"note: {clips.index.too_short} training episodes are shorter than a clip of {params.clip_latents} latent frames"
+        )
+    device = pick_device(settings.common.device, settings.common.threads)
+    record = {"params": settings.as_json("train"), "latents": store.identity}
+
+    with workspace("train", out, record=record, device=str(device)) as folder, stop_requests() as stop:
+        trainer = WorldTrainer(params, config, clips, seed, device)
+        history = fit(
+            trainer, name="train", steps=params.steps, checkpoint_every=params.checkpoint_every,
+            clip_norm=None, folder=folder, stop=stop, say=say,
+        )  # fmt: skip
+        averages = {ema.width: ema.model for ema in trainer.emas}
+        denoiser = trainer.emas[0].model
+        assert isinstance(denoiser, Denoiser)
+        metrics = teacher_forced_errors(denoiser, held_out, seed, device)
+        write_training_report(report, metrics, history, {})
+        save_world(out, averages, config, store.mean, store.std, store.vae_identity, record)
+    say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
+
+
+if __name__ == "__main__":
+    app()

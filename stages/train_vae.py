@@ -1,0 +1,69 @@
+"""Stage 2, train_vae: trains the group-causal VAE on clips of the recorded frames; models/vae, reports/train_vae."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oniris_core.config.train_vae import TrainVaeParams
+from stages.cli import Settings, say, stage
+
+
+@stage("train_vae", TrainVaeParams)
+def app(
+    settings: Settings[TrainVaeParams],
+    episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
+    out: Annotated[Path, typer.Option(help="the model to make")] = Path("models/vae"),
+    report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train_vae"),
+) -> None:
+    """Train the VAE that compresses frames to latents."""
+    from oniris_core.common.files import refuse_unwritable
+
+    refuse_unwritable(out)
+    refuse_unwritable(report)
+    from oniris_core.data.clips import HELD_OUT, TRAIN
+    from oniris_core.data.episodes import open_episodes
+    from oniris_core.data.frame_clips import FrameClips
+
+    params, seed = settings.own, settings.common.seed
+    store = open_episodes(episode_store)
+
+    # From here on torch is needed; all that can be refused without it has been.
+    from oniris_core.common.devices import pick_device
+    from oniris_core.common.process import stop_requests
+    from oniris_core.common.runs import workspace
+    from oniris_core.evaluation.curves import write_training_report
+    from oniris_core.evaluation.probes import probe_for
+    from oniris_core.evaluation.reconstruction import reconstruct, reconstruction_metrics, strips
+    from oniris_core.training.fit import fit
+    from oniris_core.training.vae import VaeTrainer, vae_config
+    from oniris_core.vae.model import Vae
+    from oniris_core.vae.store import save_vae
+
+    config = vae_config(params)
+    config.check_frame_size(*store.frame_size)
+    clips = FrameClips(store, TRAIN, params.clip_frames, config.group)
+    held_out = FrameClips(store, HELD_OUT, params.clip_frames, config.group)
+    if clips.index.too_short:
+        say(f"note: {clips.index.too_short} training episodes are shorter than a clip of {params.clip_frames} frames")
+    device = pick_device(settings.common.device, settings.common.threads)
+    record = {"params": settings.as_json("train_vae"), "episodes": store.identity}
+
+    with workspace("train_vae", out, record=record, device=str(device)) as folder, stop_requests() as stop:
+        trainer = VaeTrainer(params, clips, seed, device)
+        history = fit(
+            trainer, name="train_vae", steps=params.steps, checkpoint_every=params.checkpoint_every,
+            clip_norm=params.clip_norm, folder=folder, stop=stop, say=say,
+        )  # fmt: skip
+        vae = trainer.emas[0].model
+        assert isinstance(vae, Vae)
+        truth, found = reconstruct(vae, held_out, held_out.index.spread(params.eval_clips), device)
+        metrics = reconstruction_metrics(truth, found, config.group, probe_for(store.attributes["env_id"]))
+        metrics["compression"] = config.compression
+        write_training_report(report, metrics, history, {"strips": strips(truth, found)})
+        save_vae(out, vae, record)
+    say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,82 @@
+"""A tiny pipeline, run once, that many tests look at or copy."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from stages import collect, encode, preset, render, train, train_vae
+
+ROOT = Path(__file__).resolve().parent.parent
+APPS = {"collect": collect.app, "train_vae": train_vae.app, "encode": encode.app, "train": train.app, "render": render.app,
+        "preset": preset.app}  # fmt: skip
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_threads() -> None:
+    import torch
+
+    torch.set_num_threads(2)
+
+
+def tree(folder: Path, without: str = "") -> dict[str, bytes]:
+    """The bytes of every file below `folder`, but for those in a folder named `without`."""
+    files = (p for p in folder.rglob("*") if p.is_file() and without not in p.relative_to(folder).parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def run_stage(folder: Path, name: str, *options: object) -> Result:
+    """Run a stage in this process with `folder` as the current one."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return CliRunner().invoke(APPS[name], [str(option) for option in options])
+    finally:
+        os.chdir(before)
+
+
+def start(folder: Path, stage: str, *options: str) -> "subprocess.Popen[str]":
+    """Start a stage as a process of its own in `folder`; its stderr is a pipe."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", f"stages.{stage}", *options]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all five stages have run with the tiny preset. Look, do not touch."""
+    folder = tmp_path_factory.mktemp("tiny")
+    shutil.copy(ROOT / "params.yaml", folder)
+    assert run_stage(folder, "preset", "tiny").exit_code == 0
+    for name in ("collect", "train_vae", "encode", "train", "render"):
+        result = run_stage(folder, name)
+        assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def pipeline(tiny_pipeline: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny pipeline to do damage to."""
+    shutil.copytree(tiny_pipeline, tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+@pytest.fixture
+def run() -> Run:
+    """`run(folder, stage, *options)`."""
+    return run_stage
+
+
+@pytest.fixture
+def params_only(tmp_path: Path) -> Path:
+    """A folder that holds the tiny preset's parameters and nothing else."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert run_stage(tmp_path, "preset", "tiny").exit_code == 0
+    return tmp_path

@@ -1,0 +1,34 @@
+"""What a stage really imports: the transitive closure over this project's files, read from their syntax."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("oniris_core", "stages")
+
+
+def closure(file: Path) -> set[Path]:
+    """Every file of this project that `file` imports, directly or not, at the top or inside a function."""
+    found, todo = set[Path](), [file]
+    while todo:
+        current = todo.pop()
+        if current in found:
+            continue
+        found.add(current)
+        for node in ast.walk(ast.parse(current.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            todo += [path for name in names if (path := module_file(name))]
+    return found
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a module of this project, or None. A package is its empty __init__.py, which changes nothing."""
+    if name.split(".")[0] not in PACKAGES:
+        return None
+    path = ROOT / f"{name.replace('.', '/')}.py"
+    return path if path.is_file() else None

@@ -1,0 +1,349 @@
+"""The contracts of the stores: alignment, grouping, determinism, and what survives a kill."""
+
+import contextlib
+import json
+import signal
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oniris_core.common.errors import UserError
+from oniris_core.common.seeds import numpy_rng, torch_generator
+from oniris_core.config.collect import CollectParams
+from oniris_core.data.actions import ActionSpec, action_spec
+from oniris_core.data.clips import index_clips
+from oniris_core.data.environments import make_env
+from oniris_core.data.episodes import open_episodes
+from oniris_core.data.groups import group_count, group_rows
+from oniris_core.data.latent_clips import LatentClips
+from oniris_core.data.latents import LatentStatistics, open_latents
+from oniris_core.data.rollouts import episode_seed, held_out, play_episode, record_frame
+from oniris_core.data.zarrs import ROWS_PER_SHARD, RowWriter, add_rows, create
+from tests.conftest import Run, start, tree
+
+PARAMS = CollectParams(
+    env_id="LunarLander-v3", env_kwargs={}, import_env_module=False, episodes=6, max_frames=30, height=32, width=48,
+    frame_skip=2, frames_per_action=4, random_share=0.5, heuristic_share=0.5, heuristic_noise=0.3, held_out_share=0.2,
+    workers=1,
+)  # fmt: skip
+
+
+def test_a_row_holds_the_frame_its_action_led_to() -> None:
+    """Replays the recorded actions from the recorded seed: frames, states and rewards must come out row for row."""
+    episode = play_episode(make_env(PARAMS.env_id, {}, False), PARAMS, seed=3, index=1)
+    env = gym.make(PARAMS.env_id, render_mode="rgb_array")
+    observation, _ = env.reset(seed=episode.seed)
+    assert episode.seed == episode_seed(3, 1)
+    assert np.array_equal(record_frame(env, 32, 48), episode.frames[0])
+    assert np.array_equal(observation, episode.states[0])
+    for row in range(1, len(episode.frames)):
+        total = 0.0
+        for _ in range(PARAMS.frame_skip):
+            observation, reward, ends, cut, _ = env.step(episode.actions[row])
+            total += float(reward)
+            if ends or cut:
+                break
+        assert np.array_equal(record_frame(env, 32, 48), episode.frames[row])
+        assert np.array_equal(observation, episode.states[row])
+        assert episode.rewards[row] == pytest.approx(total)
+        assert episode.terminated[row] == ends
+    held = episode.actions[1:].reshape(-1)[: (len(episode.actions) - 1) // 4 * 4].reshape(-1, 4)
+    assert (held == held[:, :1]).all()  # an action is held for frames_per_action rows
+
+
+def test_playing_twice_gives_the_same_bytes_whatever_was_played_before() -> None:
+    env = make_env(PARAMS.env_id, {}, False)
+    first = play_episode(env, PARAMS, seed=0, index=2)
+    play_episode(env, PARAMS, seed=0, index=3)
+    again = play_episode(env, PARAMS, seed=0, index=2)
+    for name in ("frames", "actions", "rewards", "states", "terminated", "truncated"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kind"), [("CartPole-v1", "discrete"), ("Pendulum-v1", "box"), ("BipedalWalker-v3", "box")]
+)
+def test_other_environments_record(env_id: str, kind: str) -> None:
+    params = PARAMS.model_copy(update={"env_id": env_id, "random_share": 0.0, "heuristic_share": 1.0, "max_frames": 9})
+    env = make_env(env_id, {}, False)
+    episode = play_episode(env, params, seed=0, index=0)
+    assert episode.frames.shape[1:] == (32, 48, 3)
+    assert episode.frames.std() > 0
+    spec = action_spec(env.action_space)
+    assert spec.kind == kind
+    assert spec.encode(episode.actions).shape == (len(episode.frames), spec.features)
+
+
+def test_the_filler_is_an_action_even_where_zero_is_none() -> None:
+    env = gym.wrappers.TransformAction(
+        make_env("CartPole-v1", {}, False), lambda action: action - 5, gym.spaces.Discrete(2, start=5)
+    )
+    params = PARAMS.model_copy(update={"env_id": "CartPole-v1", "random_share": 1.0, "heuristic_share": 0.0})
+    episode = play_episode(env, params, seed=0, index=0)
+    assert episode.actions[0] == 5
+    assert set(episode.actions.tolist()) <= {5, 6}
+    assert action_spec(env.action_space).encode(episode.actions).shape == (len(episode.frames), 2)
+
+
+def test_environments_without_pictures_or_with_odd_actions_are_refused() -> None:
+    class Blind(gym.Env):
+        metadata = {"render_modes": ["human"]}
+        observation_space = action_space = gym.spaces.Discrete(2)
+
+        def __init__(self, render_mode: str | None = None):
+            self.render_mode = render_mode
+
+    class Odd(Blind):
+        metadata = {"render_modes": ["rgb_array"]}
+        action_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))
+
+    gym.register("Blind-v0", Blind, disable_env_checker=True)
+    gym.register("Odd-v0", Odd, disable_env_checker=True)
+    try:
+        with (
+            pytest.warns(UserWarning, match="render"),
+            pytest.raises(UserError, match="'Blind-v0' cannot render to rgb_array"),
+        ):
+            make_env("Blind-v0", {}, False)
+        with pytest.raises(
+            UserError, match=r"'Odd-v0': unsupported action space .* Discrete, Box, MultiDiscrete, MultiBinary"
+        ):
+            make_env("Odd-v0", {}, False)
+    finally:
+        del gym.registry["Blind-v0"], gym.registry["Odd-v0"]
+
+
+def test_action_features() -> None:
+    discrete = action_spec(gym.spaces.Discrete(3, start=5))
+    assert np.allclose(discrete.encode(np.array([5, 7])), np.sqrt(3) * np.eye(3)[[0, 2]])
+    assert ActionSpec.from_json(json.loads(json.dumps(discrete.to_json()))) == discrete
+    with pytest.raises(ValueError, match="outside"):
+        discrete.encode(np.array([0]))
+    box = action_spec(gym.spaces.Box(np.float32([-2, 0]), np.float32([2, np.inf])))
+    assert np.allclose(box.encode(np.float32([[-2, -1], [1, 1]])), [[-1, -1], [0.5, 1]])
+    multi = action_spec(gym.spaces.MultiDiscrete([2, 3]))
+    assert multi.encode(np.array([[1, 2]])).tolist() == [[0, np.float32(2**0.5), 0, 0, np.float32(3**0.5)]]
+    assert action_spec(gym.spaces.MultiBinary(3)).encode(np.array([1, 0, 1])).tolist() == [1, -1, 1]
+    with pytest.raises(ValueError, match="do not fit 2 components"):
+        multi.encode(np.zeros((4, 3)))
+
+
+@given(st.integers(1, 60), st.integers(1, 6))
+def test_groups_start_after_the_reset_and_cover_whole_groups_only(rows: int, c: int) -> None:
+    count = group_count(rows, c)
+    taken = group_rows(0, count, c)
+    assert (taken[:c] == 0).all()
+    assert taken[c:].tolist() == list(range(1, (count - 1) * c + 1))
+    assert rows - c <= taken[-1] <= rows - 1
+    cut = count // 2
+    assert np.array_equal(np.concatenate([group_rows(0, cut, c), group_rows(cut, count - cut, c)]), taken)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 9))
+def test_clip_index_lists_every_clip_once_and_none_across_episodes(lengths: list[int], units: int) -> None:
+    episodes = np.arange(len(lengths)) * 10
+    if max(lengths) < units:
+        with pytest.raises(
+            UserError, match=f"clips of {units}, but the longest of {len(lengths)} episodes has {max(lengths)}"
+        ):
+            index_clips(episodes, np.array(lengths), units, "x")
+        return
+    index = index_clips(episodes, np.array(lengths), units, "x")
+    found = set(zip(index.episode.tolist(), index.offset.tolist(), strict=True))
+    assert found == {(10 * e, o) for e, n in enumerate(lengths) for o in range(n - units + 1)}
+    assert len(found) == len(index)
+    assert index.too_short == sum(n < units for n in lengths)
+    assert np.array_equal(index.draw(5, 1, "a", 2), index.draw(5, 1, "a", 2))
+
+
+def test_randomness_is_keyed() -> None:
+    draws = {float(numpy_rng(s, p, i).random()) for s in (0, 1) for p in ("a", "b") for i in (0, 1)}
+    assert len(draws) == 8
+    assert torch_generator(0, "a", 5).initial_seed() == torch_generator(0, "a", 5).initial_seed()
+    assert torch_generator(0, "a", 5).initial_seed() != torch_generator(0, "a", 6).initial_seed()
+
+
+def test_no_episodes_at_all_is_said_as_such() -> None:
+    with pytest.raises(
+        UserError, match=r"no episodes to take clips from for train\.clip_latents = 3: is collect\.held_out"
+    ):
+        index_clips(np.zeros(0, int), np.zeros(0, int), 3, "train.clip_latents = 3")
+
+
+def test_held_out_episodes() -> None:
+    split = held_out(PARAMS.model_copy(update={"episodes": 50}), 0)
+    assert split.sum() == 10
+    assert held_out(PARAMS.model_copy(update={"episodes": 2, "held_out_share": 0.01}), 0).sum() == 1
+    assert held_out(PARAMS.model_copy(update={"held_out_share": 1.0}), 0).sum() == 5  # one is left to learn from
+    assert held_out(PARAMS.model_copy(update={"held_out_share": 0.0}), 0).sum() == 0
+
+
+@pytest.mark.parametrize("rows", [1, ROWS_PER_SHARD - 1, ROWS_PER_SHARD, 2 * ROWS_PER_SHARD + 5])
+def test_rows_come_back_whatever_the_pieces(rows: int, tmp_path: Path) -> None:
+    values = np.arange(rows * 6, dtype=np.uint8).reshape(rows, 2, 3)
+    writer = RowWriter(add_rows(create(tmp_path / "z"), "x", values.shape, np.uint8))
+    for piece in np.array_split(values, 7):
+        writer.append(piece)
+    writer.close()
+    assert np.array_equal(zarr.open_group(tmp_path / "z", mode="r")["x"][...], values)
+
+
+def test_statistics_equal_those_of_the_whole() -> None:
+    episodes = [np.random.default_rng(i).normal(i, 2, size=(4 + i, 3, 2, 2)) for i in range(3)]
+    statistics = LatentStatistics(3)
+    for episode in episodes:
+        statistics.add(episode)
+    mean, std, change = statistics.result()
+    whole = np.concatenate(episodes)
+    assert np.allclose(mean, whole.mean((0, 2, 3)))
+    assert np.allclose(std, whole.std((0, 2, 3)))
+    changes = np.concatenate([np.diff(e, axis=0) for e in episodes]) / std[:, None, None]
+    assert change == pytest.approx(np.sqrt(np.square(changes).mean()))
+
+
+@pytest.mark.pipeline
+def test_collect_and_encode_give_the_same_bytes_with_any_number_of_workers(
+    tiny_pipeline: Path, pipeline: Path, run: Run
+) -> None:
+    for workers in (1, 3):
+        out = pipeline / f"again_{workers}.zarr"
+        assert run(pipeline, "collect", "--workers", workers, "--out", out).exit_code == 0
+        assert tree(out) == tree(tiny_pipeline / "data/episodes.zarr")
+    assert run(pipeline, "encode", "--out", "again.zarr").exit_code == 0
+    assert tree(pipeline / "again.zarr") == tree(tiny_pipeline / "data/latents.zarr")
+
+
+def test_the_stores_are_laid_out_as_agreed(tiny_pipeline: Path) -> None:
+    episodes = zarr.open_group(tiny_pipeline / "data/episodes.zarr", mode="r")
+    N, E = episodes["data/frames"].shape[0], 8
+    assert episodes["data/frames"].shape == (N, 32, 32, 3)
+    assert episodes["data/frames"].dtype == np.uint8
+    layout = {
+        "actions": ((N,), "i"),
+        "rewards": ((N,), "f"),
+        "terminated": ((N,), "b"),
+        "truncated": ((N,), "b"),
+        "states": ((N, 8), "f"),
+    }
+    for name, (shape, kind) in layout.items():
+        assert episodes[f"data/{name}"].shape == shape
+        assert episodes[f"data/{name}"].dtype.kind == kind
+    for name, dtype in (("episode_ends", np.int64), ("episode_seed", np.int64), ("split", np.uint8)):
+        assert episodes[f"meta/{name}"].shape == (E,)
+        assert episodes[f"meta/{name}"].dtype == dtype
+    ends = episodes["meta/episode_ends"][...]
+    starts = np.concatenate([[0], ends[:-1]])
+    assert (episodes["data/rewards"][...][starts] == 0).all()
+    assert (episodes["data/terminated"][...] | episodes["data/truncated"][...])[ends - 1].all()
+    assert set(episodes.attrs) >= {
+        "env_id",
+        "env_kwargs",
+        "versions",
+        "params",
+        "frame_rate",
+        "action_meaning",
+        "complete",
+    }
+
+    latents = zarr.open_group(tiny_pipeline / "data/latents.zarr", mode="r")
+    M = int(latents["meta/episode_ends"][-1])
+    assert latents["data/latents"].shape == (M, 4, 4, 4)
+    assert latents["data/latents"].dtype == np.float16
+    assert latents["data/actions"].shape == (M, 4)
+    assert sum(1 + (int(n) - 1) // 4 for n in ends - starts) == M
+
+
+def test_latent_actions_are_those_of_their_frames(tiny_pipeline: Path) -> None:
+    episodes, latents = (
+        open_episodes(tiny_pipeline / "data/episodes.zarr"),
+        open_latents(tiny_pipeline / "data/latents.zarr"),
+    )
+    for e in range(len(episodes.episode_ends)):
+        (start, _), (first, last) = episodes.bounds(e), latents.bounds(e)
+        for g in range(last - first):
+            rows = [0] * 4 if g == 0 else range((g - 1) * 4 + 1, g * 4 + 1)
+            assert latents.actions[first + g].tolist() == [episodes.actions[start + r] for r in rows]
+    clips = LatentClips(latents, 0, 3, "x")
+    batch = clips[np.arange(len(clips.index))]
+    assert (batch.has_action[:, 0] == (clips.index.offset > 0)).all()
+    assert batch.has_action[:, 1:].all()
+
+
+@pytest.mark.pipeline
+def test_rendering_twice_gives_the_same_bytes(tiny_pipeline: Path, pipeline: Path, run: Run) -> None:
+    assert run(pipeline, "render", "--out", "again", "--report", "report").exit_code == 0
+    assert tree(pipeline / "again") == tree(tiny_pipeline / "renders")
+    assert tree(pipeline / "report") == tree(tiny_pipeline / "reports/render")
+
+
+@pytest.mark.pipeline
+def test_another_environment_by_hand(params_only: Path, run: Run) -> None:
+    options = ("--env-id", "CartPole-v1", "--episodes", 4, "--out", params_only / "else/where.zarr")
+    result = run(params_only, "collect", *options)
+    assert result.exit_code == 0, result.output
+    assert "note: collect.env_id = CartPole-v1 (params.yaml has LunarLander-v3)" in result.output
+    assert "ships no heuristic for CartPole-v1" in result.output
+    store = open_episodes(params_only / "else/where.zarr")
+    assert len(store.episode_ends) == 4
+    assert store.attributes["env_id"] == "CartPole-v1"
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_collect_keeps_its_episodes_and_leaves_no_worker(
+    number: int, exit_code: int, params_only: Path
+) -> None:
+    options = ("--episodes", "60", "--workers", "2")
+    with start(params_only, "collect", *options, "--out", "a.zarr") as process:
+        process.communicate()
+    assert process.returncode == 0
+    with start(params_only, "collect", *options, "--out", "b.zarr") as process:
+        while len(waiting := list(params_only.glob("runs/collect/*/*/episode_*.npz"))) < 5:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == exit_code
+    assert "Traceback" not in said
+    assert not (params_only / "b.zarr").exists()
+    times = {file: file.stat().st_mtime_ns for file in waiting}
+    with start(params_only, "collect", *options, "--out", "b.zarr") as process:
+        while process.poll() is None:  # what was finished is not played again
+            for file, when in times.items():
+                with contextlib.suppress(FileNotFoundError):  # success removes them
+                    assert file.stat().st_mtime_ns == when
+            time.sleep(0.05)
+        assert process.returncode == 0
+    assert tree(params_only / "a.zarr") == tree(params_only / "b.zarr")
+
+
+@pytest.mark.pipeline
+def test_collect_goes_on_where_it_was_killed(tiny_pipeline: Path, pipeline: Path, run: Run) -> None:
+    """Leaves some finished episodes and a torn one behind, as a kill does; only the missing ones are played again."""
+    from unittest.mock import patch
+
+    from oniris_core.common import runs
+    from oniris_core.data import collection, episodes
+
+    with patch.object(episodes, "add_small", side_effect=KeyboardInterrupt):  # stops while the store is written
+        result = run(pipeline, "collect", "--out", "again.zarr")
+    assert result.exit_code == 130
+    assert not (pipeline / "again.zarr").exists()
+    assert not list(pipeline.glob("again.zarr.*"))
+    waiting = sorted((pipeline / "runs/collect").rglob("episode_*.npz"))
+    assert len(waiting) == 8
+    for file in waiting[:2]:
+        file.unlink()
+    waiting[0].with_name(waiting[0].name + ".partial").write_bytes(b"torn")
+    kept = {file: file.stat().st_mtime_ns for file in waiting[2:]}
+    with patch.object(runs.shutil, "rmtree"):  # keep the files, to see which were played again
+        assert run(pipeline, "collect", "--out", "again.zarr").exit_code == 0
+    assert kept == {file: file.stat().st_mtime_ns for file in waiting[2:]}
+    assert tree(pipeline / "again.zarr") == tree(tiny_pipeline / "data/episodes.zarr")
+    assert collection.load_episode(waiting[0]).frames.dtype == np.uint8

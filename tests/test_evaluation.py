@@ -1,0 +1,141 @@
+"""Measures that cannot be fooled by what they are fed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from oniris_core.data.environments import make_env
+from oniris_core.data.episodes import open_episodes
+from oniris_core.data.latents import open_latents
+from oniris_core.data.rollouts import play_episode
+from oniris_core.evaluation.curves import curve_figure, curve_table
+from oniris_core.evaluation.horizons import flat_metrics, horizon_figure, measure, table
+from oniris_core.evaluation.metrics import crop_psnr, psnr
+from oniris_core.evaluation.pictures import film_strip, side_by_side
+from oniris_core.evaluation.probes import lunar_lander_position, probe_for
+from oniris_core.evaluation.rollouts import Rollouts, join, roll_out
+from oniris_core.sampling.rollout import Sampler
+from oniris_core.vae.store import load_vae
+from oniris_core.world.store import load_world
+from tests.test_data import PARAMS
+
+
+@pytest.fixture(scope="module")
+def flight() -> tuple[np.ndarray, np.ndarray]:
+    """Frames and states of one LunarLander episode at 64 x 64."""
+    params = PARAMS.model_copy(update={"height": 64, "width": 64, "max_frames": 45})
+    env = make_env(PARAMS.env_id, {}, False)
+    episode = next(e for e in (play_episode(env, params, seed=0, index=i) for i in range(99)) if len(e.frames) == 45)
+    return episode.frames, episode.states
+
+
+def test_psnr() -> None:
+    a = np.full((2, 4, 4, 3), 100, np.uint8)
+    assert psnr(a, a).tolist() == pytest.approx([100, 100])
+    assert psnr(a, a + 10)[0] == pytest.approx(20 * np.log10(25.5), abs=1e-4)
+
+
+def test_crop_psnr_looks_at_what_moves_only() -> None:
+    background = np.zeros((8, 8, 3), np.uint8)
+    truth = np.zeros((1, 8, 8, 3), np.uint8)
+    truth[0, 2, 3] = 200
+    noisy_elsewhere = truth.copy()
+    noisy_elsewhere[0, 6] = 90
+    assert crop_psnr(truth, noisy_elsewhere, background)[0] == pytest.approx(100)
+    assert crop_psnr(truth, np.zeros_like(truth), background)[0] == pytest.approx(20 * np.log10(255 / 200), abs=1e-4)
+    assert np.isnan(crop_psnr(background[None], truth, background)[0])
+
+
+def test_the_lander_is_found_where_it_is(flight: tuple[np.ndarray, np.ndarray]) -> None:
+    frames, states = flight
+    position = lunar_lander_position(frames)
+    true = np.stack([(states[:, 0] + 1) * 300, (1.403 - states[:, 1]) * 200], axis=-1)
+    inside = (np.abs(states[:, 0]) < 0.9) & (states[:, 1] < 1.3)
+    assert inside.sum() > 10
+    assert np.linalg.norm(position - true, axis=-1)[inside].mean() < 3
+    assert np.isnan(lunar_lander_position(np.zeros_like(frames))).all()
+    assert probe_for("LunarLander-v3") is lunar_lander_position
+    assert probe_for("CartPole-v1") is None
+
+
+def candidates(flight: tuple[np.ndarray, np.ndarray], generated: np.ndarray) -> Rollouts:
+    truth = flight[0][None, :40]
+    made = np.concatenate([truth[:, :8], generated], axis=1)
+    return Rollouts(truth, truth, made, made, np.zeros((1, 40), int), np.array([7]), 8)
+
+
+def test_truth_is_perfect_and_a_missing_lander_is_not_found(flight: tuple[np.ndarray, np.ndarray]) -> None:
+    truth = flight[0][None, 8:40]
+    perfect = flat_metrics(measure(candidates(flight, truth), lunar_lander_position), 1)
+    assert perfect["rollout/psnr@16"] == 100
+    assert perfect["rollout/position_px@16"] == 0
+    assert perfect["rollout/found@16"] == 1
+    assert perfect["copy_last/position_px@16"] > 20
+    assert perfect["copy_last/psnr@4"] < 40
+    empty = truth.copy()
+    empty[(empty[..., 2].astype(int) - empty[..., :2].max(-1)) > 5] = 0
+    missing = flat_metrics(measure(candidates(flight, empty), lunar_lander_position), 1)
+    assert missing["rollout/found@16"] == 0
+    assert "rollout/position_px@16" not in missing  # nothing to measure: not printed, never zero
+    generic = flat_metrics(measure(candidates(flight, truth), None), 1)
+    assert not any("position" in name for name in generic)
+
+
+def test_tables_and_pictures(flight: tuple[np.ndarray, np.ndarray]) -> None:
+    rollouts = candidates(flight, flight[0][None, 8:40])
+    curves = measure(rollouts, lunar_lander_position)
+    rows = table(curves).splitlines()
+    assert rows[0].startswith("horizon,psnr_rollout,psnr_copy_last,psnr_vae")
+    assert len(rows) == 33
+    assert len(horizon_figure(curves).axes) == 3
+    video = side_by_side(rollouts, 0, upscale=2)
+    assert len(video) == 40
+    assert all(size % 16 == 0 for size in video.shape[1:3])
+    assert not np.array_equal(video[7], video[8])
+    strip = film_strip(rollouts, 3, every=4, upscale=1)
+    assert strip.shape[0] == 2 * (64 + 2)
+    assert strip.shape[1] == 9 * (64 + 2)
+
+
+def test_curves_with_gaps() -> None:
+    curves = {"a": np.array([1.0, np.nan, 3.0, np.nan]), "b": np.arange(4.0) + 1}
+    assert curve_table(curves, points=2).splitlines() == ["step,a,b", "2,1,1.5", "4,3,3.5"]
+    assert len(curve_figure(curves).axes) == 2
+
+
+def test_zarr_groups_do_not_mind_the_manifest(tiny_pipeline) -> None:
+    group = zarr.open_group(tiny_pipeline / "data/episodes.zarr", mode="r")
+    assert set(group.group_keys()) == {"data", "meta"}
+
+
+def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipeline: Path) -> None:
+    frames = open_episodes(tiny_pipeline / "data/episodes.zarr")
+    latents = open_latents(tiny_pipeline / "data/latents.zarr")
+    vae, _ = load_vae(tiny_pipeline / "models/vae")
+    denoiser = load_world(tiny_pipeline / "models/world", 0.05).denoiser
+    with torch.no_grad():  # six steps have taught it nothing; make it listen to actions at all
+        denoiser.unet.head_gain.fill_(1)
+        for block in [*denoiser.unet.encoder, *denoiser.unet.decoder]:
+            block.embedding_gain.fill_(1)
+    ticks = []
+
+    def go(chosen: list[int], strangers: list[int]) -> Rollouts:
+        return roll_out(
+            denoiser, vae, frames, latents, np.array(chosen), np.array(strangers), context=2, horizon=2, seed=0,
+            sampler=Sampler(2, 3, 0.1, 3, 0, 1, 0.05), device=torch.device("cpu"), tick=lambda: ticks.append(1),
+        )  # fmt: skip
+
+    both = go([0, 1], [1, 0])
+    assert len(ticks) == 2 * 2
+    same = go([0, 1], [0, 1])
+    assert np.array_equal(same.generated, same.other_actions)
+    assert np.array_equal(same.generated, both.generated)
+    assert not np.array_equal(both.generated, both.other_actions)
+    assert np.array_equal(both.generated[:, :8], both.other_actions[:, :8])  # the context is the same
+    joined = join([go([0], [1]), go([1], [0])])
+    assert np.abs(joined.other_actions.astype(int) - both.other_actions).max() <= 1  # batches only change rounding
+    assert "other_actions/psnr@4" in flat_metrics(measure(both, None), 2)
+    assert not any("other_actions" in name for name in flat_metrics(measure(go([0], [0]), None), 1))

@@ -1,0 +1,134 @@
+"""The house: dvc.yaml tells the truth, the lock fits pyproject, presets are complete, README's commands exist."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from ruamel.yaml import YAML
+
+from oniris_core.config.presets import apply_preset
+from oniris_core.config.reader import SECTIONS, build, read_yaml
+from tests.conftest import APPS, ROOT
+from tests.imports import closure
+
+YAML_FILE = YAML(typ="safe").load(ROOT / "dvc.yaml")
+STAGES = YAML_FILE["stages"]
+
+
+def models():
+    from oniris_core.config import collect, common, encode, render, train, train_vae
+
+    return {
+        "common": common.CommonParams, "collect": collect.CollectParams, "train_vae": train_vae.TrainVaeParams,
+        "encode": encode.EncodeParams, "train": train.TrainParams, "render": render.RenderParams,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_what_the_stage_really_imports(stage: str) -> None:
+    code = {ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith(("oniris_core", "stages"))}
+    imported = closure(ROOT / f"stages/{stage}.py")
+    assert all(dep.exists() for dep in code)
+    uncovered = {f for f in imported if not any(f == dep or dep in f.parents for dep in code)}
+    unused = {dep for dep in code if not any(f == dep or dep in f.parents for f in imported)}
+    assert not uncovered, f"add to dvc.yaml: {sorted(str(p.relative_to(ROOT)) for p in uncovered)}"
+    assert not unused, f"remove from dvc.yaml: {sorted(str(p.relative_to(ROOT)) for p in unused)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_itself_and_follows_its_own_parameters(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert STAGES[stage]["params"] == ["common", stage]
+    assert STAGES[stage]["desc"]
+
+
+def test_what_must_not_rerun_what() -> None:
+    def watches(stage: str, file: str) -> bool:
+        return any(file == dep or file.startswith(dep + "/") for dep in STAGES[stage]["deps"])
+
+    assert [s for s in STAGES if watches(s, "oniris_core/sampling/solver.py")] == ["render"]
+    assert [s for s in STAGES if watches(s, "oniris_core/world/unet.py")] == ["train", "render"]
+    assert [s for s in STAGES if watches(s, "oniris_core/vae/losses.py")] == ["train_vae", "encode", "render"]
+
+
+def test_packages_are_empty_so_that_importing_one_imports_nothing_else() -> None:
+    assert all(file.stat().st_size == 0 for file in (ROOT / "oniris_core").rglob("__init__.py"))
+
+
+def test_params_file_holds_every_parameter_and_a_comment_for_units() -> None:
+    content = read_yaml(ROOT / "params.yaml")
+    assert tuple(content) == SECTIONS
+    for section, model in models().items():
+        build(model, section, content[section], "params.yaml")
+        for name, field in model.model_fields.items():
+            assert field.description, f"{section}.{name} says nothing of itself"
+
+
+def test_presets_set_the_same_parameters_and_are_valid(tmp_path: Path) -> None:
+    presets = {path.stem: read_yaml(path) for path in (ROOT / "presets").glob("*.yaml")}
+    keys = {name: {(s, k) for s, v in sections.items() for k in v} for name, sections in presets.items()}
+    assert set(keys) == {"cpu", "gpu", "tiny"}
+    assert keys["cpu"] == keys["gpu"] == keys["tiny"]
+    file = tmp_path / "params.yaml"
+    file.write_bytes((ROOT / "params.yaml").read_bytes())
+    assert apply_preset("cpu", ROOT / "presets", file) == []  # params.yaml is the cpu preset
+    for name in ("gpu", "tiny", "cpu"):
+        assert apply_preset(name, ROOT / "presets", file)
+        content = read_yaml(file)
+        for section, model in models().items():
+            build(model, section, content[section], name)
+        assert file.read_text().count("#") == (ROOT / "params.yaml").read_text().count("#")
+    assert file.read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_the_gpu_preset_is_the_headline_setting() -> None:
+    from oniris_core.vae.model import VaeConfig
+    from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+    from oniris_core.world.unet import UNetConfig
+
+    gpu = read_yaml(ROOT / "presets/gpu.yaml")
+    v, t = gpu["train_vae"], gpu["train"]
+    vae = VaeConfig(
+        tuple(v["time_compression"]),
+        tuple(v["space_compression"]),
+        tuple(v["channels"]),
+        v["blocks"],
+        3,
+        v["latent_channels"],
+    )
+    assert (gpu["collect"]["height"], gpu["collect"]["width"]) == (256, 256)
+    assert (vae.group, vae.space, vae.latent_channels, vae.compression) == (4, 4, 8, 24)
+    assert t["channel_mult"] == [1, 2, 4, 8]
+    assert t["clip_latents"] * vae.group == 32
+    unet = UNetConfig(t["channels"], tuple(t["channel_mult"]), t["blocks"], tuple(t["video_attention"]),
+                      tuple(t["frame_attention"]), t["head_channels"], 64, 0.3)  # fmt: skip
+    parameters = sum(p.numel() for p in Denoiser(DenoiserConfig(unet, 8, 64, 64, 16, 0.3, "past")).parameters())
+    assert 7e6 < parameters < 9e6
+
+
+def test_the_lock_fits_the_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = dict(re.findall(r"^([\w.\-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    pinned = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
+    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), line
+    assert not [name for name in pinned if name.startswith("nvidia")]  # torch itself brings its CUDA where it has one
+
+
+def test_readme_names_commands_and_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"\bmake ([a-z]+)", text):
+        assert target in targets
+    for name in re.findall(r"python -m stages\.(\w+)", text):
+        assert name in APPS
+    for key in re.findall(r"-S ([\w.]+)=", text):
+        section, _, name = key.partition(".")
+        assert name in read_yaml(ROOT / "params.yaml")[section]
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
+    for picture in re.findall(r'src="([^"]+)"', text):
+        assert (ROOT / picture).exists(), picture
