@@ -39,7 +39,7 @@ def test_deps_are_what_the_stage_really_imports(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_itself_and_follows_its_own_parameters(stage: str) -> None:
-    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert STAGES[stage]["cmd"] == f"exec python -m stages.{stage}"
     assert STAGES[stage]["params"] == ["common", stage]
     assert STAGES[stage]["desc"]
 
