@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from oniris_core.common.errors import UserError
 from oniris_core.data.clips import ClipIndex, index_clips
 from oniris_core.data.episodes import EpisodeStore
 from oniris_core.data.groups import group_count, group_rows
@@ -30,3 +31,21 @@ class FrameClips:
             block = self._store.frames[start + rows[0] : start + rows[-1] + 1]
             batch.append(block[rows - rows[0]])
         return np.stack(batch)
+
+    def background(self, clip: int, most: int = 65) -> np.ndarray:
+        """uint8 [H, W, 3]: the median of a clip's episode, over at most `most` of its frames, evenly spread."""
+        episode = self.index.episode[clip]
+        start, end = self._starts[episode], self._store.episode_ends[episode]
+        frames = self._store.frames[start:end]
+        chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(np.int64)
+        return np.median(frames[chosen], axis=0).astype(np.uint8)
+
+    def refuse_constant(self, samples: int = 64) -> None:
+        """Raise UserError if a spread of clips is one and the same clip: there would be nothing to learn."""
+        spread = self.index.spread(samples)
+        first = self[spread[:1]]
+        if len(spread) > 1 and all(np.array_equal(self[spread[i : i + 1]], first) for i in range(1, len(spread))):
+            raise UserError(
+                f"all {len(self.index)} clips show the same frames: there is nothing to learn from them; look at what "
+                "was recorded"
+            )

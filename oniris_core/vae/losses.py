@@ -29,3 +29,14 @@ def aggregate_kl(mean_BTCHW: Tensor, logvar_BTCHW: Tensor) -> Tensor:
     m = mean_BTCHW.mean(axes)
     v = logvar_BTCHW.exp().mean(axes) + mean_BTCHW.var(axes, correction=0)
     return 0.5 * (m.square() + v - 1 - v.log()).mean()
+
+
+def share_of_pull(reconstruction: Tensor, other: Tensor, at: Tensor, limit: float = 1e4) -> Tensor:
+    """The factor that gives `other` a gradient at `at` as long as that of `reconstruction`, at most `limit`.
+
+    Times a weight below 1 it keeps an adversary from taking over, however sharp it grows (arXiv 2012.09841, eq. 7, taken at
+    the pixels instead of the last layer, which needs no pass through the decoder).
+    """
+    (wanted,) = torch.autograd.grad(reconstruction, at, retain_graph=True)
+    (pull,) = torch.autograd.grad(other, at, retain_graph=True)
+    return (wanted.norm() / pull.norm().clamp(min=1e-12)).clamp(max=limit).detach()

@@ -68,6 +68,10 @@ class VaeCache:
 
     pasts: tuple[Tensor, ...]
 
+    def select(self, rows: slice | Tensor) -> "VaeCache":
+        """The cache of some of the videos of the batch."""
+        return VaeCache(tuple(past[rows] for past in self.pasts))
+
 
 class Encoder(nn.Module):
     """Frames to the mean and log-variance of their latents."""
@@ -173,14 +177,26 @@ class Vae(nn.Module):
                 f"frames must be uint8 [B, T, H, W, 3], not {frames_BTHWC.dtype} {list(frames_BTHWC.shape)}"
             )
         if not frames_BTHWC.shape[1] or frames_BTHWC.shape[1] % self.config.group:
-            raise ValueError(f"{frames_BTHWC.shape[1]} frames are not a multiple of the group of {self.config.group}")
+            group, n = self.config.group, frames_BTHWC.shape[1]
+            below, above = n // group * group, -(-n // group) * group
+            nearest = f"{below} or {above}" if below else f"{group}"
+            raise ValueError(f"{n} frames are not a multiple of the group of {group}: give {nearest}")
         self.config.check_frame_size(*frames_BTHWC.shape[2:4])
         mean, _, cache = self.encoder(to_unit(frames_BTHWC), cache)
         return mean, cache
 
     @torch.no_grad()
     def decode(self, latents_BTCHW: Tensor, cache: VaeCache | None = None) -> tuple[Tensor, VaeCache]:
-        """uint8 frames [B, T, H, W, 3] of latents [B, t, C, h, w], and the cache for the next chunk."""
+        """uint8 frames [B, T, H, W, 3] of latents [B, t, C, h, w], and the cache for the next chunk.
+
+        Raises:
+            ValueError: another number of axes or channels, no latents, or values that are not finite.
+        """
+        c = self.config.latent_channels
+        if latents_BTCHW.ndim != 5 or latents_BTCHW.shape[2] != c or not latents_BTCHW.shape[1]:
+            raise ValueError(f"latents must be [videos, t, {c} channels, h, w], not {list(latents_BTCHW.shape)}")
+        if not torch.isfinite(latents_BTCHW).all():
+            raise ValueError(f"latents {list(latents_BTCHW.shape)} hold values that are not finite")
         noise = latents_BTCHW.new_zeros(len(latents_BTCHW))
         mean, _, cache = self.decoder(latents_BTCHW, noise, cache)
         return to_uint8(mean), cache

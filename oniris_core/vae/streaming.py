@@ -1,6 +1,6 @@
 """Encodes and decodes videos of any length, a chunk at a time, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,37 @@ def encode_stream(vae: Vae, chunks: Iterable[np.ndarray], device: torch.device) 
     for frames in chunks:
         latents, cache = vae.encode(torch.from_numpy(frames).to(device)[None], cache)
         yield latents[0].cpu().numpy()
+
+
+def encode_videos(
+    vae: Vae, read: Callable[[int, int, int], np.ndarray], groups: Sequence[int], chunk: int, device: torch.device
+) -> list[np.ndarray]:
+    """Latents of videos of different lengths, side by side in one batch that shrinks as they end.
+
+    Args:
+        vae: the model.
+        read: `read(video, first, count)` gives groups first .. first+count-1 of a video, uint8 [count * group, H, W, 3].
+        groups: how many groups each video has.
+        chunk: groups read at once of each; only speed and memory depend on it.
+        device: where to compute.
+
+    Returns:
+        float32 [groups[k], C, h, w] for each video, as if it had been encoded alone.
+    """
+    parts: list[list[np.ndarray]] = [[] for _ in groups]
+    longest_first = sorted(range(len(groups)), key=lambda video: -groups[video])  # who still runs is always a prefix
+    cache: VaeCache | None = None
+    for first in range(0, max(groups), chunk):
+        running = [video for video in longest_first if groups[video] > first]
+        blocks = [read(video, first, min(chunk, groups[video] - first)) for video in running]
+        frames = np.zeros((len(running), *blocks[0].shape), np.uint8)
+        for row, block in zip(frames, blocks, strict=True):
+            row[: len(block)] = block  # behind the end of a video stands black, which nothing before it can see
+        before = None if cache is None else cache.select(slice(len(running)))
+        latents, cache = vae.encode(torch.from_numpy(frames).to(device), before)
+        for video, block, of_video in zip(running, blocks, latents, strict=True):
+            parts[video].append(of_video[: len(block) // vae.config.group].cpu().numpy())
+    return [np.concatenate(of_video) for of_video in parts]
 
 
 def decode_stream(vae: Vae, chunks: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
