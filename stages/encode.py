@@ -1,4 +1,4 @@
-"""Stage 3, encode: streams every episode through the VAE's encoder; data/latents.zarr."""
+"""Stage 3, encode: streams every episode through the VAE's encoder; data/latents.zarr, reports/encode."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +16,13 @@ def app(
     episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
     out: Annotated[Path, typer.Option(help="the latent store to make")] = Path("data/latents.zarr"),
+    report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/encode"),
 ) -> None:
     """Compress every episode to latents, with their statistics."""
     from oniris_core.common.files import open_artefact, refuse_unwritable
 
     refuse_unwritable(out)
+    refuse_unwritable(report)
     open_artefact(vae, "vae", made_by="train_vae")
     from oniris_core.data.episodes import open_episodes
 
@@ -35,13 +37,15 @@ def app(
     from oniris_core.common.runs import workspace
     from oniris_core.data.groups import group_count, group_rows
     from oniris_core.data.latents import write_latents
+    from oniris_core.evaluation.latents import write_latent_report
     from oniris_core.vae.store import load_vae
-    from oniris_core.vae.streaming import encode_stream
+    from oniris_core.vae.streaming import encode_videos
 
+    params = settings.own
     device = pick_device(settings.common.device, settings.common.threads)
     model, identity = load_vae(vae, device)
     model.config.check_frame_size(*store.frame_size)
-    c, chunk = model.config.group, settings.own.chunk_latents
+    c = model.config.group
     bounds = [store.bounds(e) for e in range(len(store.episode_ends))]
     counts = np.array([group_count(end - start, c) for start, end in bounds])
     attributes = {
@@ -60,21 +64,27 @@ def app(
     with workspace("encode", out), stop_requests() as stop, meter("encode: episodes", len(counts)) as progress:
 
         def encoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for (start, end), count in zip(bounds, counts, strict=True):
-                stop.raise_if_set()
-                frames, actions = store.frames[start:end], store.actions[start:end]
-                rows = [group_rows(g, min(chunk, count - g), c) for g in range(0, count, chunk)]
-                latents = np.concatenate(list(encode_stream(model, (frames[r] for r in rows), device)))
-                yield latents.astype(np.float16), actions[np.concatenate(rows)].reshape(count, c, *actions.shape[1:])
-                progress.advance()
+            for batch in np.array_split(np.arange(len(counts)), -(-len(counts) // params.batch)):
+                frames = [store.frames[slice(*bounds[e])] for e in batch]
+
+                def read(video: int, first: int, count: int, frames: list[np.ndarray] = frames) -> np.ndarray:
+                    stop.raise_if_set()
+                    return frames[video][group_rows(first, count, c)]
+
+                latents = encode_videos(model, read, counts[batch].tolist(), params.chunk_latents, device)
+                for episode, of_episode in zip(batch, latents, strict=True):
+                    actions = store.actions[slice(*bounds[episode])][group_rows(0, counts[episode], c)]
+                    yield of_episode.astype(np.float16), actions.reshape(counts[episode], c, *actions.shape[1:])
+                progress.advance(len(batch))
 
         found = write_latents(out, encoded(), counts.cumsum(), store.episode_seed, store.split, attributes)
-    weak = [i for i, std in enumerate(found["std"]) if std < 0.05 * max(found["std"])]
-    say(
-        f"{out}: {counts.sum()} latent frames, change from frame to frame {found['change_std']:.3f} standard deviations"
-    )
-    if weak:
-        say(f"note: latent channels {weak} have nearly collapsed (standard deviation below 5 % of the largest)")
+        metrics = write_latent_report(report, found, int(counts.sum()), params.collapsed_share)
+    say(f"{out}: {counts.sum()} latent frames, change from frame to frame {found.change_std:.3f} standard deviations")
+    if metrics["collapsed_channels"]:
+        say(
+            f"note: latent channels {found.collapsed(params.collapsed_share)} have collapsed: their standard deviation is "
+            f"below {params.collapsed_share:g} of the largest; see {report}"
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train_vae"),
 ) -> None:
     """Train the VAE that compresses frames to latents."""
-    from oniris_core.common.files import refuse_unwritable
+    from oniris_core.common.errors import UserError
+    from oniris_core.common.files import refuse_unwritable, sha256_file
 
     refuse_unwritable(out)
     refuse_unwritable(report)
@@ -27,17 +28,25 @@ def app(
 
     params, seed = settings.own, settings.common.seed
     store = open_episodes(episode_store)
+    perceptual_path = Path(params.perceptual_path) if params.perceptual_weight and params.perceptual_path else None
+    if perceptual_path and not perceptual_path.is_file():
+        raise UserError(f"train_vae.perceptual_path = {perceptual_path} does not exist: name a safetensors file")
 
     # From here on torch is needed; all that can be refused without it has been.
+    import numpy as np
+    from matplotlib.figure import Figure
+
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
     from oniris_core.common.runs import workspace
     from oniris_core.evaluation.curves import write_training_report
     from oniris_core.evaluation.probes import probe_for
-    from oniris_core.evaluation.reconstruction import reconstruct, reconstruction_metrics, strips
+    from oniris_core.evaluation.reconstruction import fidelity, reconstruct, reconstruction_metrics
+    from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips
     from oniris_core.training.fit import fit
     from oniris_core.training.vae import VaeTrainer, vae_config
     from oniris_core.vae.model import Vae
+    from oniris_core.vae.perceptual import Perceptual
     from oniris_core.vae.store import save_vae
 
     config = vae_config(params)
@@ -46,21 +55,30 @@ def app(
     held_out = FrameClips(store, HELD_OUT, params.clip_frames, config.group)
     if clips.index.too_short:
         say(f"note: {clips.index.too_short} training episodes are shorter than a clip of {params.clip_frames} frames")
+    clips.refuse_constant()
     device = pick_device(settings.common.device, settings.common.threads)
+    perceptual = Perceptual(perceptual_path).to(device) if perceptual_path else None
     record = {"params": settings.as_json("train_vae"), "episodes": store.identity}
+    if perceptual_path:
+        record["perceptual"] = sha256_file(perceptual_path)
 
     with workspace("train_vae", out, record=record, device=str(device)) as folder, stop_requests() as stop:
-        trainer = VaeTrainer(params, clips, seed, device)
+        trainer = VaeTrainer(params, clips, seed, device, perceptual)
         history = fit(
             trainer, name="train_vae", steps=params.steps, checkpoint_every=params.checkpoint_every,
             clip_norm=params.clip_norm, folder=folder, stop=stop, say=say,
         )  # fmt: skip
         vae = trainer.emas[0].model
         assert isinstance(vae, Vae)
-        truth, found = reconstruct(vae, held_out, held_out.index.spread(params.eval_clips), device)
-        metrics = reconstruction_metrics(truth, found, config.group, probe_for(store.attributes["env_id"]))
-        metrics["compression"] = config.compression
-        write_training_report(report, metrics, history, {"strips": strips(truth, found)})
+        shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(params.eval_clips)]
+        kept = fidelity(shown, probe_for(store.attributes["env_id"]))
+        metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}
+        pictures: dict[str, np.ndarray | Figure] = {
+            "strips": strips(shown[:3]),
+            "latents": latent_histograms(shown),
+            "fidelity": fidelity_figure(kept, config.group),
+        }
+        write_training_report(report, metrics, history, pictures)
         save_vae(out, vae, record)
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 

@@ -4,11 +4,13 @@ import contextlib
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +22,13 @@ from oniris_core.data.actions import ActionSpec, action_spec
 from oniris_core.data.clips import index_clips
 from oniris_core.data.environments import make_env
 from oniris_core.data.episodes import open_episodes
+from oniris_core.data.frame_clips import FrameClips
 from oniris_core.data.groups import group_count, group_rows
 from oniris_core.data.latent_clips import LatentClips
-from oniris_core.data.latents import LatentStatistics, open_latents
+from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
 from oniris_core.data.rollouts import episode_seed, held_out, play_episode, record_frame
 from oniris_core.data.zarrs import ROWS_PER_SHARD, RowWriter, add_rows, create
+from oniris_core.vae.store import load_vae, save_vae
 from tests.conftest import Run, start, tree
 
 PARAMS = CollectParams(
@@ -196,15 +200,51 @@ def test_rows_come_back_whatever_the_pieces(rows: int, tmp_path: Path) -> None:
 
 def test_statistics_equal_those_of_the_whole() -> None:
     episodes = [np.random.default_rng(i).normal(i, 2, size=(4 + i, 3, 2, 2)) for i in range(3)]
-    statistics = LatentStatistics(3)
+    statistics = RunningStatistics(3)
     for episode in episodes:
         statistics.add(episode)
-    mean, std, change = statistics.result()
+    found = statistics.result()
+    mean, std, change = found.mean, found.std, found.change_std
     whole = np.concatenate(episodes)
     assert np.allclose(mean, whole.mean((0, 2, 3)))
     assert np.allclose(std, whole.std((0, 2, 3)))
     changes = np.concatenate([np.diff(e, axis=0) for e in episodes]) / std[:, None, None]
     assert change == pytest.approx(np.sqrt(np.square(changes).mean()))
+
+
+def test_identical_clips_are_refused_and_the_background_is_the_episodes_median(tiny_pipeline: Path) -> None:
+    store = open_episodes(tiny_pipeline / "data/episodes.zarr")
+    clips = FrameClips(store, 0, 8, 4)
+    clips.refuse_constant()
+    episode = int(clips.index.episode[3])
+    rows = store.frames[slice(*store.bounds(episode))]
+    assert np.array_equal(clips.background(3), np.median(rows, axis=0).astype(np.uint8))
+    assert np.array_equal(clips.background(3, most=2), np.median(rows[[0, -1]], axis=0).astype(np.uint8))
+    still = FrameClips(replace(store, frames=np.full_like(store.frames[:], 7)), 0, 8, 4)
+    with pytest.raises(
+        UserError, match=rf"all {len(still.index)} clips show the same frames: there is nothing to learn"
+    ):
+        still.refuse_constant()
+
+
+def test_collapsed_channels_are_named() -> None:
+    found = LatentStatistics(np.zeros(4), np.array([1.0, 0.049, 0.051, 0.0]), 0.3)
+    assert found.collapsed(0.05) == [1, 3]
+    assert found.collapsed(0) == []
+
+
+@pytest.mark.pipeline
+def test_encode_reports_a_collapsed_channel(pipeline: Path, run: Run) -> None:
+    vae, _ = load_vae(pipeline / "models/vae")
+    with torch.no_grad():  # the second latent channel says nothing any more
+        vae.encoder.head.weight[1], vae.encoder.head.bias[1] = -vae.encoder.head.shortcut[1], 0.5
+    save_vae(pipeline / "models/vae", vae, {})
+    result = run(pipeline, "encode")
+    assert "latent channels [1] have collapsed" in " ".join(result.output.split())
+    assert json.loads((pipeline / "reports/encode/metrics.json").read_text())["collapsed_channels"] == 1
+    rows = (pipeline / "reports/encode/channels.csv").read_text().splitlines()
+    assert rows[0] == "channel,mean,std,collapsed"
+    assert [row.split(",")[3] for row in rows[1:]] == ["0", "1", "0", "0"]
 
 
 @pytest.mark.pipeline

@@ -13,10 +13,12 @@ from oniris_core.data.latents import open_latents
 from oniris_core.data.rollouts import play_episode
 from oniris_core.evaluation.curves import curve_figure, curve_table
 from oniris_core.evaluation.horizons import flat_metrics, horizon_figure, measure, table
-from oniris_core.evaluation.metrics import crop_psnr, psnr
+from oniris_core.evaluation.metrics import crop_psnr, psnr, ssim
 from oniris_core.evaluation.pictures import film_strip, side_by_side
 from oniris_core.evaluation.probes import lunar_lander_position, probe_for
+from oniris_core.evaluation.reconstruction import Reconstruction, by_position, fidelity, reconstruction_metrics
 from oniris_core.evaluation.rollouts import Rollouts, join, roll_out
+from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips
 from oniris_core.sampling.rollout import Sampler
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import load_world
@@ -47,6 +49,62 @@ def test_crop_psnr_looks_at_what_moves_only() -> None:
     assert crop_psnr(truth, noisy_elsewhere, background)[0] == pytest.approx(100)
     assert crop_psnr(truth, np.zeros_like(truth), background)[0] == pytest.approx(20 * np.log10(255 / 200), abs=1e-4)
     assert np.isnan(crop_psnr(background[None], truth, background)[0])
+
+
+def test_ssim() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    noisy = np.clip(a + rng.normal(0, 20, a.shape), 0, 255).astype(np.uint8)
+    assert ssim(a, a).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert (ssim(a, noisy) < 0.99).all()
+    assert (ssim(a, noisy) > ssim(a, a[::-1])).all()
+    flat, brighter = np.full((1, 16, 16, 3), 100, np.uint8), np.full((1, 16, 16, 3), 150, np.uint8)
+    c1 = (0.01 * 255) ** 2  # no structure: only the luminance term is left (Wang et al. 2004, eq. 6)
+    assert ssim(flat, brighter)[0] == pytest.approx((2 * 100 * 150 + c1) / (100**2 + 150**2 + c1), abs=1e-5)
+
+
+def still(truth: np.ndarray, found: np.ndarray) -> Reconstruction:
+    return Reconstruction(
+        truth, found, np.ones(truth.shape[:3], np.float32), np.zeros((2, 3, 2, 2)), np.zeros_like(truth[0])
+    )
+
+
+def test_a_reconstruction_is_measured_frame_by_frame(flight: tuple[np.ndarray, np.ndarray]) -> None:
+    truth = flight[0][:8]
+    flicker = truth.copy()
+    flicker[::4] = np.clip(flicker[::4].astype(int) + 20, 0, 255)  # the first frame of each group of 4
+    kept = fidelity([still(truth, truth), still(truth, flicker)], lunar_lander_position)
+    assert kept.psnr.shape == kept.ssim.shape == kept.crop_psnr.shape == (2, 8)
+    perfect = reconstruction_metrics(fidelity([still(truth, truth)], lunar_lander_position), 4)
+    assert perfect["psnr"] == perfect["crop_psnr"] == 100
+    assert (perfect["position_spread_db"], perfect["found"], perfect["position_px"]) == (0, 1, 0)
+    assert reconstruction_metrics(kept, 4)["position_spread_db"] > 10
+    assert np.argmin(by_position(kept.psnr, 4)) == 0
+
+    gone = truth.copy()
+    gone[2:4] = 0
+    lost = reconstruction_metrics(fidelity([still(truth, gone)], lunar_lander_position), 4)
+    there = np.isfinite(lunar_lander_position(truth)[:, 0])
+    assert there[2:4].all()
+    assert lost["found"] == pytest.approx(1 - 2 / there.sum(), abs=1e-4)
+    assert lost["position_px"] == 0
+    assert "found" not in reconstruction_metrics(fidelity([still(truth, gone)], None), 4)
+    nothing = reconstruction_metrics(fidelity([still(gone * 0, gone)], lunar_lander_position), 4)
+    assert "found" not in nothing
+    assert by_position(np.array([[1, np.nan, 3, np.nan]]), 2).tolist() == pytest.approx([2, np.nan], nan_ok=True)
+
+
+def test_the_pictures_of_the_vae_can_be_drawn(flight: tuple[np.ndarray, np.ndarray]) -> None:
+    clips = [still(flight[0][:8], flight[0][8:16])] * 2
+    picture = strips(clips, columns=4, upscale=1)
+    assert picture.shape == (2 * (4 * 64 + 4) - 4, 4 * 64, 3)
+    assert np.array_equal(picture[:64, :64], clips[0].truth[0])
+    assert np.array_equal(picture[64:128, 64:128], clips[0].found[2])
+    assert (picture[192:256] == 4).all()  # four times the predicted deviation of one grey level
+    assert len(latent_histograms(clips).axes) == 3
+    for probe in (lunar_lander_position, None):
+        figure = fidelity_figure(fidelity(clips, probe), 4)
+        assert sum(axis.get_visible() for axis in figure.axes) == (6 if probe else 4)
 
 
 def test_the_lander_is_found_where_it_is(flight: tuple[np.ndarray, np.ndarray]) -> None:

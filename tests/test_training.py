@@ -15,11 +15,22 @@ from torch import nn
 
 from oniris_core.training.checkpoints import Checkpoints
 from oniris_core.training.ema import PowerEma, exponent_of_width
+from oniris_core.training.muon import Muon, orthogonalised
 from oniris_core.training.schedules import cosine, inverse_sqrt, warmup
+from oniris_core.training.vae import VaeTrainer
 from oniris_core.world.loss import ExpectedLoss
 from tests.conftest import Run, start, tree
+from tests.test_vae import save_vgg
 
 OUTPUT = {"train_vae": "models/vae", "train": "models/world"}
+
+
+def report(folder: Path) -> dict[str, object]:
+    """A report without the time it took."""
+    files: dict[str, object] = {name: data for name, data in tree(folder).items() if name != "manifest.json"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics.pop("seconds") > 0
+    return {**files, "metrics.json": metrics}
 
 
 class KilledError(BaseException):
@@ -49,7 +60,7 @@ def test_killed_at_every_checkpoint_and_rerun_gives_the_same_bytes(
     result = run(pipeline, stage)
     assert result.exit_code == 0
     assert tree(out) == tree(tiny_pipeline / OUTPUT[stage])
-    assert tree(pipeline / "reports" / stage) == tree(tiny_pipeline / "reports" / stage)
+    assert report(pipeline / "reports" / stage) == report(tiny_pipeline / "reports" / stage)
     assert not list((pipeline / "runs" / stage).rglob("step_*"))
 
 
@@ -83,9 +94,36 @@ def test_a_stopped_process_goes_on_from_its_checkpoint(number: int, exit_code: i
 
 
 @pytest.mark.pipeline
+def test_a_vae_with_every_loss_trains_and_resumes_to_the_same_bytes(pipeline: Path, run: Run) -> None:
+    save_vgg(pipeline / "vgg.safetensors")
+    options = ("--adversarial-weight", "0.3", "--adversarial-start", "1", "--perceptual-weight", "0.1",
+               "--perceptual-path", "vgg.safetensors")  # fmt: skip
+    result = run(pipeline, "train_vae", *options, "--out", "a", "--report", "ra")
+    assert result.exit_code == 0, result.output
+    curves = np.genfromtxt(pipeline / "ra/curves.csv", delimiter=",", names=True)
+    assert {"nll", "worst", "kl", "psnr", "adversarial", "discriminator", "perceptual"} <= set(curves.dtype.names)
+    assert np.isnan(curves["adversarial"]).tolist() == [True] + [False] * 5
+    assert np.isfinite(curves["discriminator"][1:]).all()
+
+    after_step = VaeTrainer.after_step
+    with patch.object(VaeTrainer, "after_step", autospec=True) as steps:
+        steps.side_effect = lambda trainer: after_step(trainer) if steps.call_count < 4 else die()
+        with pytest.raises(KilledError):
+            run(pipeline, "train_vae", *options, "--out", "b", "--report", "rb")
+    result = run(pipeline, "train_vae", *options, "--out", "b", "--report", "rb")
+    assert "going on from step 2" in result.output
+    assert tree(pipeline / "a") == tree(pipeline / "b")
+    assert report(pipeline / "ra") == report(pipeline / "rb")
+
+
+def die() -> None:
+    raise KilledError
+
+
+@pytest.mark.pipeline
 def test_another_parameter_starts_afresh(pipeline: Path, run: Run) -> None:
     with patch.object(Checkpoints, "save", autospec=True, side_effect=Checkpoints.save) as save:
-        killed = patch("oniris_core.training.world.WorldTrainer.after_step", side_effect=[None, None, KilledError])
+        killed = patch("oniris_core.training.world.WorldTrainer.after_step", side_effect=[{}, {}, KilledError])
         with killed, pytest.raises(KilledError):
             run(pipeline, "train")
         assert save.call_count == 1
@@ -166,7 +204,9 @@ def test_the_expected_loss_follows_the_loss() -> None:
 @pytest.mark.pipeline
 def test_reports_hold_numbers_and_curves(tiny_pipeline: Path) -> None:
     metrics = json.loads((tiny_pipeline / "reports/train_vae/metrics.json").read_text())
-    assert set(metrics) >= {"psnr", "crop_psnr", "position_spread_db", "compression"}
+    assert set(metrics) >= {"psnr", "ssim", "crop_psnr", "position_spread_db", "compression", "seconds"}
+    pictures = ("strips", "curves", "latents", "fidelity")
+    assert all((tiny_pipeline / f"reports/train_vae/{name}.png").stat().st_size > 1000 for name in pictures)
     assert metrics["compression"] == 192
     assert {"error@0.1", "error@3", "copy_last"} <= set(
         json.loads((tiny_pipeline / "reports/train/metrics.json").read_text())
@@ -174,3 +214,37 @@ def test_reports_hold_numbers_and_curves(tiny_pipeline: Path) -> None:
     curve = np.genfromtxt(tiny_pipeline / "reports/train/curves.csv", delimiter=",", names=True)
     assert len(curve) == 6
     assert all(math.isfinite(value) for value in curve["loss"])
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16), (8, 1)])
+def test_orthogonalised_keeps_directions_and_evens_out_lengths(shape: tuple[int, int]) -> None:
+    g, (m, n) = torch.Generator().manual_seed(0), shape
+    k = min(shape)
+    u, _ = torch.linalg.qr(torch.randn(m, k, generator=g))
+    v, _ = torch.linalg.qr(torch.randn(n, k, generator=g))
+    found = orthogonalised(u @ torch.diag(torch.logspace(0, -1, k)) @ v.T)
+    inner = u.T @ found @ v  # diagonal, if the singular directions are kept
+    assert inner.diagonal().min() > 0.65
+    assert inner.diagonal().max() < 1.25
+    assert (inner - inner.diagonal().diag()).abs().max() < 1e-4
+    assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adam() -> None:
+    g = torch.Generator().manual_seed(0)
+    bias, kernel = nn.Parameter(torch.randn(5, generator=g)), nn.Parameter(torch.randn(4, 3, 3, 3, generator=g))
+    adams, before = nn.Parameter(bias.detach().clone()), kernel.detach().clone()
+    muon, adam = Muon([bias, kernel], lr=0.1), torch.optim.Adam([adams], lr=0.1, betas=(0.9, 0.99))
+    for _ in range(3):
+        gradient = torch.randn(5, generator=g)
+        bias.grad, adams.grad = gradient, gradient.clone()
+        kernel.grad = torch.randn(4, 3, 3, 3, generator=g)
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(bias, adams)
+    muon, kernel.grad, bias.grad = Muon([kernel, bias], lr=0.1), kernel.detach() - before, None
+    before = kernel.detach().clone()
+    muon.step()
+    update = (before - kernel).flatten(1) / 0.1
+    assert float(update.square().mean().sqrt()) == pytest.approx(0.2, rel=0.2)  # the root mean square promised
+    assert torch.linalg.svdvals(update).max() < 2 * torch.linalg.svdvals(update).min()

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from oniris_core.config.base import Float, Ints, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Ints, Params, Positive, Share
 
 
 class TrainVaeParams(Params):
@@ -19,7 +19,7 @@ class TrainVaeParams(Params):
     steps: Positive = Field(description="training steps")
     batch: Positive = Field(description="clips of a step")
     clip_frames: Positive = Field(description="frames of a clip, a multiple of the time compression")
-    lr: Float = Field(gt=0, description="learning rate (Adam) at its highest")
+    lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
     final_lr_share: Share = Field(description="learning rate of the last step, as a share of the highest")
     clip_norm: Float = Field(gt=0, description="gradients are scaled down to this norm")
@@ -33,6 +33,14 @@ class TrainVaeParams(Params):
     worst_weight: Float = Field(ge=0, description="weight of the squared error of the worst pixels")
     worst_share: Float = Field(gt=0, le=1, description="share of pixels counted as the worst")
     kl_weight: Float = Field(ge=0, description="weight of the aggregate KL divergence per latent channel")
+    adversarial_weight: Share = Field(
+        description="pull of the discriminators on a pixel, as a share of that of the other losses; 0: none are trained"
+    )
+    adversarial_start: Count = Field(description="step at which the discriminators set in")
+    discriminator_channels: Positive = Field(description="channels of the discriminators' first layer")
+    discriminator_lr: Float = Field(gt=0, description="their learning rate (Adam)")
+    perceptual_weight: Float = Field(ge=0, description="weight of the perceptual loss; 0: none")
+    perceptual_path: str | None = Field(description="safetensors file of VGG weights, in torchvision's names")
 
     eval_clips: Positive = Field(description="held-out clips for the report")
 
@@ -45,6 +53,8 @@ class TrainVaeParams(Params):
         group = 1
         for factor in self.time_compression:
             group *= factor
+        if self.perceptual_weight and self.perceptual_path is None:
+            raise ValueError("perceptual_weight needs perceptual_path, a safetensors file of VGG weights")
         if self.clip_frames % group:
             raise ValueError(f"clip_frames = {self.clip_frames} must be a multiple of the time compression {group}")
         return self

@@ -62,8 +62,26 @@ class LatentStore:
         return (raw - self.mean[:, None, None]) / self.std[:, None, None]
 
 
+@dataclass(frozen=True)
 class LatentStatistics:
-    """Running mean, standard deviation and change of latents, in double precision, one episode at a time."""
+    """What is known of a store's training latents.
+
+    Attributes:
+        mean, std: float64 [C], per channel.
+        change_std: standard deviation of the change from one standardised latent frame to the next.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    change_std: float
+
+    def collapsed(self, share: float) -> list[int]:
+        """The channels whose standard deviation is below `share` of the largest: they carry next to nothing."""
+        return np.flatnonzero(self.std < share * self.std.max()).tolist()
+
+
+class RunningStatistics:
+    """Running sums of latents, in double precision, one episode at a time."""
 
     def __init__(self, channels: int):
         self._count = self._changes = 0
@@ -78,12 +96,11 @@ class LatentStatistics:
         self._changes += x[1:, 0].size
         self._change += (np.diff(x, axis=0) ** 2).sum((0, 2, 3))
 
-    def result(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Mean [C], std [C], and the standard deviation of the change on standardised latents."""
+    def result(self) -> LatentStatistics:
         mean = self._sum / self._count
         std = np.sqrt(np.maximum(self._squares / self._count - mean**2, 1e-12))
         change = np.sqrt((self._change / max(self._changes, 1) / std**2).mean())
-        return mean, std, float(max(change, 1e-3))
+        return LatentStatistics(mean, std, float(max(change, 1e-3)))
 
 
 def write_latents(
@@ -93,7 +110,7 @@ def write_latents(
     seeds: np.ndarray,
     split: np.ndarray,
     attributes: dict[str, Any],
-) -> dict[str, Any]:
+) -> LatentStatistics:
     """Write a latent store; statistics are taken from the training episodes as they pass.
 
     Args:
@@ -103,14 +120,14 @@ def write_latents(
         attributes: recorded as they are, JSON values; the statistics and `complete` are added.
 
     Returns:
-        The statistics: mean, std, change_std.
+        The statistics, which stand in the store's attributes too.
     """
     with staged_folder(out, KIND) as folder:
         group, writer, actions, statistics = create(folder), None, [], None
         for is_held_out, (latents, episode_actions) in zip(split, episodes, strict=True):
             if writer is None or statistics is None:
                 writer = RowWriter(add_rows(group, "data/latents", (int(ends[-1]), *latents.shape[1:]), np.float16))
-                statistics = LatentStatistics(latents.shape[1])
+                statistics = RunningStatistics(latents.shape[1])
             writer.append(latents)
             actions.append(episode_actions)
             if not is_held_out:
@@ -121,9 +138,9 @@ def write_latents(
         add_small(group, "meta/episode_ends", ends)
         add_small(group, "meta/episode_seed", seeds)
         add_small(group, "meta/split", split)
-        mean, std, change = statistics.result()
-        found = {"mean": mean.tolist(), "std": std.tolist(), "change_std": change}
-        finish(group, {**attributes, **found})
+        found = statistics.result()
+        mean, std = found.mean.tolist(), found.std.tolist()
+        finish(group, {**attributes, "mean": mean, "std": std, "change_std": found.change_std})
     return found
 
 

@@ -1,6 +1,9 @@
 """Measures on arrays, never on decoded video."""
 
 import numpy as np
+import torch
+from einops import rearrange
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def psnr(a: np.ndarray, b: np.ndarray, axes: int = 3) -> np.ndarray:
@@ -8,6 +11,14 @@ def psnr(a: np.ndarray, b: np.ndarray, axes: int = 3) -> np.ndarray:
     difference = a.astype(np.float32) - b.astype(np.float32)
     mse = np.square(difference).mean(axis=tuple(range(-axes, 0)))
     return 10 * np.log10(255**2 / np.maximum(mse, 255**2 * 1e-10))
+
+
+def ssim(a_THWC: np.ndarray, b_THWC: np.ndarray) -> np.ndarray:
+    """Structural similarity [T] of uint8 images: torchmetrics' (Gaussian window of 11 pixels, sigma 1.5, range 255)."""
+    a, b = (torch.from_numpy(rearrange(x, "t h w c -> t c h w").astype(np.float32)) for x in (a_THWC, b_THWC))
+    found = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
+    assert isinstance(found, torch.Tensor)
+    return found.numpy()
 
 
 def crop_psnr(truth: np.ndarray, other: np.ndarray, background: np.ndarray, threshold: int = 24) -> np.ndarray:

@@ -5,6 +5,7 @@ and nothing else: an interrupted and an undisturbed run end with the same bytes.
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,9 @@ class Trainer(Protocol):
     optimizer: torch.optim.Optimizer
     emas: list[PowerEma]
     extra: nn.Module
-    """Whatever else must be kept, as buffers (may be an empty module)."""
+    """Whatever else must be kept, as parameters or buffers (may be an empty module)."""
+    others: dict[str, torch.optim.Optimizer]
+    """Optimizers of parts of `extra`, stepped by `after_step`."""
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step and what to log of it (scalars)."""
@@ -36,8 +39,8 @@ class Trainer(Protocol):
         """The learning rate of a step."""
         ...
 
-    def after_step(self) -> None:
-        """Whatever follows the optimiser's update."""
+    def after_step(self) -> dict[str, Tensor]:
+        """Whatever follows the optimiser's update, and what to log of it (scalars)."""
         ...
 
     def describe(self, step: int) -> str:
@@ -69,7 +72,7 @@ def fit(
         say: takes lines for the person.
 
     Returns:
-        float32 [steps] per logged name: every logged value of every step.
+        float32 [steps] per logged name: every logged value of every step, and `seconds`, what each of them took.
 
     Raises:
         OnirisError: the loss or a gradient is not finite; step, data and last good checkpoint are named.
@@ -83,6 +86,7 @@ def fit(
     with meter(name, steps, first) as progress:
         saved = first
         for step in range(first, steps):
+            started = time.perf_counter()
             for group in trainer.optimizer.param_groups:
                 group["lr"] = trainer.lr(step)
             loss, logs = trainer.loss(step)
@@ -97,9 +101,10 @@ def fit(
                     f"is that of step {saved}; lower the learning rate or look at these episodes"
                 )
             trainer.optimizer.step()
-            trainer.after_step()
+            logs |= trainer.after_step()
             for ema in trainer.emas:
                 ema.update(trainer.model, step)
+            logs["seconds"] = torch.tensor(time.perf_counter() - started)
             for key, value in logs.items():
                 history.setdefault(key, torch.full((steps,), math.nan))[step] = value
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps or stop.signal_number is not None:
@@ -117,8 +122,9 @@ def state(trainer: Trainer, history: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for ema in trainer.emas:
         tensors |= {f"ema/{ema.width:g}/{k}": v for k, v in ema.model.state_dict().items()}
     tensors |= {f"extra/{k}": v for k, v in trainer.extra.state_dict().items()}
-    for index, moments in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
+    for prefix, optimizer in _optimizers(trainer):
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{prefix}/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
     return tensors | {f"history/{k}": v for k, v in history.items()}
 
 
@@ -128,12 +134,17 @@ def restore(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     for ema in trainer.emas:
         ema.model.load_state_dict(_below(f"ema/{ema.width:g}", tensors))
     trainer.extra.load_state_dict(_below("extra", tensors))
-    moments = dict[int, dict[str, Tensor]]()
-    for key, value in _below("optimizer", tensors).items():
-        index, _, moment = key.partition("/")
-        moments.setdefault(int(index), {})[moment] = value
-    trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": moments})
+    for prefix, optimizer in _optimizers(trainer):
+        moments = dict[int, dict[str, Tensor]]()
+        for key, value in _below(prefix, tensors).items():
+            index, _, moment = key.partition("/")
+            moments.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return _below("history", tensors)
+
+
+def _optimizers(trainer: Trainer) -> list[tuple[str, torch.optim.Optimizer]]:
+    return [("optimizer", trainer.optimizer), *((f"others/{name}", other) for name, other in trainer.others.items())]
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

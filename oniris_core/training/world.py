@@ -44,6 +44,7 @@ class WorldTrainer:
         self.emas = [PowerEma(self.model, width) for width in params.ema_widths]
         self.expected = ExpectedLoss().to(device)
         self.extra: nn.Module = self.expected
+        self.others = dict[str, torch.optim.Optimizer]()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean over frames of loss / usual loss; a set share of the steps trains without a past."""
@@ -72,9 +73,10 @@ class WorldTrainer:
         p = self._params
         return p.lr * warmup(step, p.warmup_steps) * inverse_sqrt(step, p.lr_ref_steps)
 
-    def after_step(self) -> None:
+    def after_step(self) -> dict[str, Tensor]:
         """Forced weight normalisation (arXiv 2312.02696, eq. 66)."""
         force_normalize_(self.model)
+        return {}
 
     def describe(self, step: int) -> str:
         """The episodes of a step."""
