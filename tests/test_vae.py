@@ -13,7 +13,7 @@ from oniris_core.common.weights import save_tensors
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.discriminator import PairedDiscriminator, adversarial_loss, discriminator_loss
 from oniris_core.vae.layers import area_resampling
-from oniris_core.vae.losses import aggregate_kl, gaussian_nll, share_of_pull, worst_share_error
+from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_of_pull, worst_share_error
 from oniris_core.vae.model import Vae, VaeConfig, to_uint8, to_unit
 from oniris_core.vae.perceptual import Perceptual
 from oniris_core.vae.streaming import encode_videos
@@ -147,6 +147,13 @@ def test_losses() -> None:
         0, abs=1e-3
     )  # 0.36 + 0.64 = 1: together standard normal
     assert float(aggregate_kl(z_mean + 1, z_logvar)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_overshooting_black_or_white_is_no_error_and_everything_else_is() -> None:
+    x = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    mean = torch.tensor([-1.5, -0.5, 1.5, 1.5, 0.5, -1.5, 1.5, -1.5], requires_grad=True)
+    (gradient,) = torch.autograd.grad((censored(mean, x) - x).square().sum(), mean)
+    assert gradient.tolist() == [0, 1, 5, 0, -1, -5, 3, -3]
 
 
 def test_pixels_survive_the_scaling() -> None:

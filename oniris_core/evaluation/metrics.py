@@ -14,11 +14,12 @@ def psnr(a: np.ndarray, b: np.ndarray, axes: int = 3) -> np.ndarray:
 
 
 def ssim(a_THWC: np.ndarray, b_THWC: np.ndarray) -> np.ndarray:
-    """Structural similarity [T] of uint8 images: torchmetrics' (Gaussian window of 11 pixels, sigma 1.5, range 255)."""
-    a, b = (torch.from_numpy(rearrange(x, "t h w c -> t c h w").astype(np.float32)) for x in (a_THWC, b_THWC))
-    found = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
+    """Structural similarity [T] of uint8 images: torchmetrics' (Gaussian window of 11 pixels, sigma 1.5, range 1)."""
+    a, b = (torch.from_numpy(rearrange(x, "t h w c -> t c h w") / 255) for x in (a_THWC, b_THWC))
+    # In double precision: its variances are differences of large numbers.
+    found = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
     assert isinstance(found, torch.Tensor)
-    return found.numpy()
+    return found.numpy().astype(np.float32)
 
 
 def crop_psnr(truth: np.ndarray, other: np.ndarray, background: np.ndarray, threshold: int = 24) -> np.ndarray:

@@ -10,7 +10,7 @@ from oniris_core.training.ema import PowerEma
 from oniris_core.training.muon import Muon
 from oniris_core.training.schedules import cosine, warmup
 from oniris_core.vae.discriminator import PairedDiscriminator, adversarial_loss, discriminator_loss
-from oniris_core.vae.losses import aggregate_kl, gaussian_nll, share_of_pull, worst_share_error
+from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_of_pull, worst_share_error
 from oniris_core.vae.model import Vae, VaeConfig, to_unit
 from oniris_core.vae.perceptual import Perceptual
 
@@ -60,6 +60,7 @@ class VaeTrainer:
         t = t_B[:, None, None, None, None]
         z = (1 - t) * (z_mean + posterior * (0.5 * z_logvar).exp()) + t * noise
         mean, logvar, _ = model.decoder(z, t_B)
+        mean = censored(mean, x)
 
         parts = {"nll": gaussian_nll(mean, logvar, x, p.nll_beta), "worst": worst_share_error(mean, x, p.worst_share)}
         loss = p.nll_weight * parts["nll"] + p.worst_weight * parts["worst"]

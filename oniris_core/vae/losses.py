@@ -4,6 +4,15 @@ import torch
 from torch import Tensor
 
 
+def censored(mean: Tensor, x: Tensor) -> Tensor:
+    """`mean` without what overshoots the range of pixels where x stands at its end, -1 or 1.
+
+    Such a value is clipped when it is shown, so it is right as it is: black and white need not be hit exactly, only passed
+    (a regression on censored observations). Elsewhere, and on the wrong side of the range, `mean` is left alone.
+    """
+    return torch.where(x <= -1, mean.clamp(min=-1), torch.where(x >= 1, mean.clamp(max=1), mean))
+
+
 def gaussian_nll(mean: Tensor, logvar: Tensor, x: Tensor, beta: float) -> Tensor:
     """Mean negative log-likelihood of x under N(mean, exp(logvar)), without the constant.
 
