@@ -17,7 +17,7 @@ from oniris_core.evaluation.metrics import crop_psnr, psnr
 from oniris_core.evaluation.pictures import film_strip, side_by_side
 from oniris_core.evaluation.probes import lunar_lander_position, probe_for
 from oniris_core.evaluation.rollouts import Rollouts, join, roll_out
-from oniris_core.sampling.rollout import Sampler
+from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import load_world
 from tests.test_data import PARAMS

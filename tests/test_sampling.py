@@ -1,14 +1,17 @@
 """The sampler: second order, right marginals, and rollouts that depend on their own seed only."""
 
 import itertools
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
 
-from oniris_core.sampling.rollout import Sampler, prefill, rollout
+from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
 from oniris_core.world.context import Cache
+from oniris_core.world.denoiser import Denoiser
 from tests.test_world import data, make
 
 SAMPLER = Sampler(steps=3, sigma_max=3, sigma_min=0.1, rho=3, churn=0, guidance=1, context_sigma=0.05)
@@ -65,9 +68,9 @@ def dream(batch: slice, sampler: Sampler = SAMPLER, precondition: str = "past", 
     denoiser = make(precondition=precondition)
     x, _, actions, has_action = data(B=3, T=6)
     x, actions, has_action = x[batch, 0], actions[batch], has_action[batch]
-    cache = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], 0.05)
+    past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler)
     seeds = list(range(100, 103))[batch]
-    return torch.stack(list(rollout(denoiser, cache, actions[:, 2 : 2 + frames].unbind(1), sampler, seeds)), dim=1)
+    return torch.stack(list(generate(denoiser, past, actions[:, 2 : 2 + frames].unbind(1), sampler, seeds)), dim=1)
 
 
 @pytest.mark.parametrize("precondition", ["past", "plain"])
@@ -80,35 +83,95 @@ def test_rollouts_do_not_depend_on_their_neighbours(precondition: str) -> None:
     assert not torch.allclose(together[0], together[1])
 
 
-def test_guidance_one_is_the_full_model_and_others_differ() -> None:
-    full = dream(slice(0, 1))
-    assert torch.isfinite(full).all()
-    for guidance in (0.0, 1.5):
-        assert not torch.allclose(
-            full, dream(slice(0, 1), Sampler(**{**SAMPLER.__dict__, "guidance": guidance})), atol=1e-3
-        )
+def test_guidance_of_both_kinds_is_the_stated_mixture() -> None:
+    """One first-order step, so that the result is D itself."""
+    denoiser, (x, _, actions, has_action) = make(), data(B=2, T=3)
+    x, weights = x[:, 0], {}
+    for g, a in ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (1.5, 3.0)):
+        sampler = replace(SAMPLER, steps=1, guidance=g, action_guidance=a)
+        past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler)
+        (weights[g, a],) = generate(denoiser, past, [actions[:, 2]], sampler, [0, 1])
+    full, frame_only, without = weights[1, 1], weights[0, 1], weights[1, 0]
+    for one, other in itertools.combinations((full, frame_only, without), 2):
+        assert (one - other).abs().max() > 1e-3
+    expected = torch.lerp(frame_only, torch.lerp(without, full, 3.0), 1.5)
+    torch.testing.assert_close(weights[1.5, 3], expected, atol=1e-5, rtol=0)
+
+
+def test_guidance_costs_nothing_when_off_and_one_pass_each_when_on() -> None:
+    passes = {}
+    for g, a in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)):
+        with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
+            dream(slice(0, 1), replace(SAMPLER, guidance=g, action_guidance=a), frames=1)
+        passes[g, a] = forward.call_count
+    evaluations = 2 * SAMPLER.steps - 1  # Heun's, for one frame; prefill and commit come once per cache
+    assert passes == {
+        (1, 1): evaluations + 2, (2, 1): 2 * evaluations + 2,
+        (1, 2): 2 * evaluations + 4, (2, 2): 3 * evaluations + 4,
+    }  # fmt: skip
+
+
+def test_without_actions_the_whole_past_is_without_them() -> None:
+    """With action guidance 0 no action of the context or of the frames to come changes anything."""
+    denoiser, (x, _, actions, has_action) = make(), data(B=1, T=5)
+    sampler, frames = replace(SAMPLER, action_guidance=0.0), []
+    for scale in (1.0, -2.0):
+        past = prefill(denoiser, x[:, 0, :3], scale * actions[:, :3], has_action[:, :3], sampler)
+        asked = (scale * actions[:, 3:]).unbind(1)
+        frames.append(torch.stack(list(generate(denoiser, past, asked, sampler, [0]))))
+    assert torch.equal(*frames)
+
+
+def test_one_past_is_continued_many_times() -> None:
+    denoiser, (x, _, actions, has_action) = make(window=2), data(B=1, T=6)
+    sampler = replace(SAMPLER, action_guidance=2.0)
+    past = prefill(denoiser, x[:, 0, :3], actions[:, :3], has_action[:, :3], sampler)
+
+    def go(past: Past, seeds: list[int]) -> torch.Tensor:
+        asked = [actions[:, t].expand(len(seeds), -1) for t in (3, 4, 5)]
+        return torch.stack(list(generate(denoiser, past, asked, sampler, seeds)), dim=1)
+
+    first = go(past, [7])
+    assert not torch.allclose(first, go(past, [8]))
+    assert torch.equal(first, go(past, [7]))  # rollouts did not touch it
+    torch.testing.assert_close(go(past.repeat(2), [8, 7])[1:], first, atol=1e-4, rtol=0)
 
 
 def test_a_rollout_is_endless_and_its_cache_is_not() -> None:
     denoiser = make(window=3)
     x, _, actions, has_action = data(B=1, T=2)
-    cache = prefill(denoiser, x[:, 0], actions, has_action, 0.05)
-    sizes = []
+    past = prefill(denoiser, x[:, 0], actions, has_action, SAMPLER)
+    places = []
     forward = denoiser.forward
 
     def watched(*args):
         y, cache = forward(*args)
-        sizes.append(
-            sum(b.attention.keys.numel() + b.conv.frames.numel() for b in cache.blocks if b.attention and b.conv)
-        )
+        places.append([
+            (part.data_ptr(), part.numel())
+            for block in cache.blocks if block.attention for part in (block.attention.keys, block.attention.values)
+        ])  # fmt: skip
         return y, cache
 
     denoiser.forward = watched
-    for frame in itertools.islice(rollout(denoiser, cache, itertools.repeat(actions[:, 0]), SAMPLER, [0]), 20):
+    for frame in itertools.islice(generate(denoiser, past, itertools.repeat(actions[:, 0]), SAMPLER, [0]), 20):
         assert torch.isfinite(frame).all()
-    assert len(set(sizes[-60:])) == 1
+    assert places[0]
+    assert all(place == places[0] for place in places)  # the same memory from the first frame to the last
 
 
-def test_a_rollout_needs_context() -> None:
+def test_what_a_rollout_refuses() -> None:
+    denoiser, (x, _, actions, has_action) = make(), data(B=2, T=2)
+    past = prefill(denoiser, x[:, 0], actions, has_action, SAMPLER)
     with pytest.raises(ValueError, match="at least one frame of context"):
-        next(rollout(make(), Cache(), [torch.zeros(1, 5)], SAMPLER, [0]))
+        next(generate(denoiser, Past(Cache()), [actions[:, 0]], SAMPLER, [0, 1]))
+    with pytest.raises(ValueError, match="3 seeds for 2 rollouts"):
+        next(generate(denoiser, past, [actions[:, 0]], SAMPLER, [0, 1, 2]))
+    with pytest.raises(ValueError, match="prefill with the same sampler"):
+        next(generate(denoiser, past, [actions[:, 0]], replace(SAMPLER, action_guidance=2.0), [0, 1]))
+    with pytest.raises(ValueError, match=r"actions of shape \[2, 1, 4\]"):
+        next(generate(denoiser, past, [actions[:, 0, :4]], SAMPLER, [0, 1]))
+    with pytest.raises(ValueError, match=r"latents must be finite: latents of shape \[2, 1, 2, 3, 4, 4\]"):
+        prefill(denoiser, x[:, 0] * float("nan"), actions, has_action, SAMPLER)
+    for wrong in ({"sigma_min": 0.0}, {"context_sigma": 0.0}, {"sigma_max": 0.01}, {"steps": 0}):
+        with pytest.raises(ValueError, match="a sampler needs"):
+            replace(SAMPLER, **wrong)

@@ -3,11 +3,14 @@
 import itertools
 from unittest.mock import patch
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oniris_core.data.actions import action_spec
 from oniris_core.nn.magnitude import MPConv, force_normalize_
 from oniris_core.nn.rotary import rotary_angles
 from oniris_core.world.context import Cache, FrameOnly, Parallel, Step
@@ -128,6 +131,34 @@ def test_frame_only_reads_only_its_frame_and_uses_no_temporal_weight():
     y.sum().backward()
     assert all(p.grad is None for name, p in denoiser.named_parameters() if ".past." in name or name.endswith(".gate"))
     assert cache == Cache()
+
+
+SPACES = [
+    gym.spaces.Discrete(4, start=2), gym.spaces.Box(np.float32([-1, 0]), np.float32([1, 3])),
+    gym.spaces.MultiDiscrete([2, 3]), gym.spaces.MultiBinary(3),
+]  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: type(space).__name__)
+def test_withheld_actions_are_the_same_whatever_they_were_and_unlike_any_other(space):
+    spec, c = action_spec(space), 2
+    torch.manual_seed(0)
+    unet = UNetConfig(8, (1,), 1, (True,), (False,), 4, 4, 0.4)
+    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, c * spec.features, 0.35, "past"))
+    for name, parameter in denoiser.named_parameters():
+        if name.endswith("gain"):
+            parameter.fill_(0.7)
+    space.seed(0)
+    samples = np.stack([[space.sample() for _ in range(c)] for _ in range(12)])
+    actions = torch.from_numpy(spec.encode(samples)).reshape(12, 1, -1)
+    x, sigma = torch.randn(1, 1, 1, 3, 4, 4).expand(12, -1, -1, -1, -1, -1), torch.ones(12, 1, 1)
+    there = torch.ones(12, 1, dtype=torch.bool)
+    withheld, _ = denoiser(x, sigma, actions, ~there, Step())
+    known, _ = denoiser(x, sigma, actions, there, Step())
+    torch.testing.assert_close(withheld, withheld[:1].expand_as(withheld), atol=1e-6, rtol=0)
+    assert ((known - withheld).abs().amax((1, 2, 3, 4, 5)) > 1e-3).all()
+    assert (known - known[:1]).abs().max() > 1e-3  # and those that are given matter
 
 
 def test_actions_reach_their_own_frame_and_later_ones_only():

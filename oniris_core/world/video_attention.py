@@ -7,7 +7,6 @@ Axes: B batch, S streams, T frames, N heads, P pixels, D channels of a head. Que
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ def block_sparse(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: i
     No GPU was at hand when this was written: the compiled form is tested where there is one, and has not been measured.
     """
     S, T, _, P, D = q_BSTNPD.shape[1:]
-    attend: Callable[..., Any] = _compiled() if q_BSTNPD.is_cuda else flex_attention
+    attend: Any = _compiled() if q_BSTNPD.is_cuda else flex_attention
     # The kernel wants FEWEST_CHANNELS; channels of zeros change no product, if the scale stays that of D.
     q, k, v = (
         F.pad(rearrange(z, "b s t n p d -> b n (s t p) d"), (0, max(FEWEST_CHANNELS - D, 0)))
@@ -63,7 +62,7 @@ def block_sparse(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: i
 
 
 @functools.cache
-def _compiled() -> Callable[..., Any]:
+def _compiled() -> Any:
     return torch.compile(flex_attention)
 
 
