@@ -121,6 +121,21 @@ def test_who_reads_whom_by_gradients(precondition):
             assert reads[1].tolist() == [stream == 1 and j == i for j in range(T)]
 
 
+@settings(max_examples=10, deadline=None)
+@given(denoiser=architectures(), data_seed=st.integers(0, 99))
+def test_nobody_reads_what_is_forbidden_by_gradients(denoiser, data_seed):
+    """Exactly zero, whatever the architecture."""
+    T, (x, *others) = 4, data(B=1, T=4, seed=data_seed)
+    x.requires_grad_()
+    y, _ = denoiser(x, *others, Parallel())
+    for stream, i in itertools.product(range(2), range(T)):
+        (gradient,) = torch.autograd.grad(y[0, stream, i].square().sum(), x, retain_graph=True)
+        clean, noised = gradient[0].abs().amax((2, 3, 4))
+        assert clean[i + 1 :].sum() == 0
+        assert stream == 0 or clean[i] == 0
+        assert noised[[j for j in range(T) if stream == 0 or j != i]].sum() == 0
+
+
 def test_frame_only_reads_only_its_frame_and_uses_no_temporal_weight():
     denoiser = make()
     x, sigma, actions, has_action = data(B=1, T=3)
@@ -261,21 +276,50 @@ def test_rotations_are_exact_at_frame_one_million():
             assert float((between - wanted).abs().max()) < 1e-6
 
 
-def test_unit_magnitude_at_initialisation():
-    # Frames large enough that the zeros around them do not count.
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 4), (64, 64)])
+def test_a_convolution_keeps_unit_magnitude_on_frames_of_any_size(kernel, height, width):
     torch.manual_seed(0)
-    unet = UNetConfig(16, (1, 2), 1, (False, False), (False, False), 16, 16, 0.3)
-    denoiser = Denoiser(DenoiserConfig(unet, 8, 32, 32, 5, 0.35, "past"))
+    y = MPConv(32, 256, kernel)(torch.randn(16, 32, height, width))
+    assert float(y.square().mean().sqrt()) == pytest.approx(1, abs=0.02)
+
+
+def magnitudes(size, video, frame, seed):
+    """Root-mean-square of what enters and leaves each block at initialisation, for inputs as training has them."""
+    torch.manual_seed(seed)
+    unet = UNetConfig(64, (1, 1), 1, video, frame, 32, 16, 0.3)
+    denoiser, found, change = Denoiser(DenoiserConfig(unet, 8, size, size, 5, 0.35, "past")), [], 0.35
     force_normalize_(denoiser)
-    magnitudes = []
-    for block in [*denoiser.unet.encoder, *denoiser.unet.decoder]:
-        block.register_forward_hook(
-            lambda _m, _i, out: magnitudes.append(out[0].detach().square().mean().sqrt().item())
-        )
-    x = torch.randn(2, 2, 5, 8, 32, 32)
-    denoiser(x, torch.full((2, 2, 5), 0.5), torch.randn(2, 5, 5), torch.ones(2, 5, dtype=torch.bool), Parallel())
-    assert len(magnitudes) == 9
-    assert max(abs(m - 1) for m in magnitudes) < 0.1, magnitudes
+    rms = lambda z: float(z.square().mean().sqrt())  # noqa: E731
+    for block in [*denoiser.unet.encoder, *denoiser.unet.decoder]:  # an encoder block normalises what enters first
+        block.register_forward_hook(lambda b, x, y: found.append([rms(x[0]) if b.decoder else 1.0, rms(y[0])]))
+    x, keep = [torch.randn(2, 8, size, size)], 1 - change**2 / 2
+    for _ in range(5):
+        x.append(keep * x[-1] + (1 - keep**2) ** 0.5 * torch.randn(2, 8, size, size))
+    sigma = torch.tensor([0.05, 0.5])[None, :, None].expand(2, 2, 6)
+    x_BSTCHW = torch.stack(x, dim=1)[:, None] + sigma[..., None, None, None] * torch.randn(2, 2, 6, 8, size, size)
+    denoiser(x_BSTCHW, sigma, torch.randn(2, 6, 5), torch.ones(2, 6, dtype=torch.bool), Parallel())
+    return torch.tensor(found).unbind(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [4, 8, 32])
+def test_unit_magnitude_at_initialisation(size):
+    _, out = magnitudes(size, (False, False), (False, False), seed=0)
+    assert len(out) == 9
+    assert float((out - 1).abs().max()) < 0.1, out
+
+
+@torch.no_grad()
+def test_unit_magnitude_of_each_block_with_attention():
+    """Attention averages values that differ, so each such block loses a little: 10 % of what enters it at most."""
+    ratios = []
+    for seed in range(4):
+        entered, left = magnitudes(8, (False, True), (True, False), seed)
+        ratios.append(left / entered)
+    ratio = torch.stack(ratios).mean(0)
+    assert float((ratio - 1).abs().max()) < 0.1, ratio
 
 
 def test_forced_normalisation_restores_unit_weights():
