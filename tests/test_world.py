@@ -330,6 +330,15 @@ def test_forced_normalisation_restores_unit_weights():
     torch.testing.assert_close(layer.weight.square().mean((1, 2, 3)).sqrt(), torch.ones(4), atol=1e-3, rtol=0)
 
 
+def test_training_never_looks_at_a_value():
+    """It would make a GPU wait. Tensors without values refuse to be looked at."""
+    denoiser, batch = make().to("meta"), [part.to("meta") for part in data()]
+    y, _ = denoiser(*batch, Parallel())
+    y.sum().backward()
+    with pytest.raises(RuntimeError):  # a step does look, at its border
+        denoiser(*(part[:, :1] for part in batch[:2]), *batch[2:], Step())
+
+
 def test_wrong_shapes_are_named():
     denoiser = make()
     x, sigma, actions, has_action = data()

@@ -52,11 +52,9 @@ def block_sparse(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: i
     """
     S, T, _, P, D = q_BSTNPD.shape[1:]
     attend: Any = _compiled() if q_BSTNPD.is_cuda else flex_attention
-    # The kernel wants FEWEST_CHANNELS; channels of zeros change no product, if the scale stays that of D.
-    q, k, v = (
-        F.pad(rearrange(z, "b s t n p d -> b n (s t p) d"), (0, max(FEWEST_CHANNELS - D, 0)))
-        for z in (q_BSTNPD, k_BSTNPD, v_BSTNPD)
-    )
+    q, k, v = (rearrange(z, "b s t n p d -> b n (s t p) d") for z in (q_BSTNPD, k_BSTNPD, v_BSTNPD))
+    if D < FEWEST_CHANNELS:  # channels of zeros change no product, if the scale stays that of D
+        q, k, v = (F.pad(z, (0, FEWEST_CHANNELS - D)) for z in (q, k, v))
     y = attend(q, k, v, block_mask=block_mask(T, P, window, q.device), scale=D**-0.5)
     return rearrange(y[..., :D], "b n (s t p) d -> b s t n p d", s=S, t=T)
 
