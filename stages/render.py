@@ -45,7 +45,7 @@ def app(
     from oniris_core.evaluation.probes import probe_for
     from oniris_core.evaluation.renders import write_render_report, write_renders
     from oniris_core.evaluation.rollouts import choose_episodes, join, roll_out
-    from oniris_core.sampling.rollout import Sampler
+    from oniris_core.sampling.autoregressive import Sampler
     from oniris_core.vae.store import load_vae
     from oniris_core.world.store import load_world
 
@@ -62,10 +62,6 @@ def app(
     horizon = params.horizon // c
     what = f"render.context_latents = {params.context_latents} and render.horizon = {params.horizon}"
     chosen = choose_episodes(latents, params.episodes, params.context_latents + horizon, what)
-    sampler = Sampler(
-        params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.churn, params.guidance,
-        params.context_sigma,
-    )  # fmt: skip
 
     with workspace("render", out), stop_requests() as stop:
         parts, seed = [], settings.common.seed + params.seed_offset
@@ -80,7 +76,7 @@ def app(
                 parts.append(
                     roll_out(
                         model.denoiser, vae_model, frames, latents, batch, strangers, context=params.context_latents,
-                        horizon=horizon, sampler=sampler, seed=seed, device=device, tick=tick,
+                        horizon=horizon, sampler=Sampler.of(params), seed=seed, device=device, tick=tick,
                     )
                 )  # fmt: skip
         rollouts = join(parts)

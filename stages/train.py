@@ -61,7 +61,7 @@ def app(
         assert isinstance(denoiser, Denoiser)
         metrics = teacher_forced_errors(denoiser, held_out, seed, device)
         write_training_report(report, metrics, history, {})
-        save_world(out, averages, config, store.mean, store.std, store.vae_identity, record)
+        save_world(out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record)
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 
 

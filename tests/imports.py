@@ -27,7 +27,7 @@ def closure(file: Path) -> set[Path]:
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a module of this project, or None. A package is its empty __init__.py, which changes nothing."""
+    """The file of a module of this project, or None. A package is its __init__.py, which imports nothing."""
     if name.split(".")[0] not in PACKAGES:
         return None
     path = ROOT / f"{name.replace('.', '/')}.py"

@@ -136,6 +136,12 @@ def test_action_features() -> None:
     assert action_spec(gym.spaces.MultiBinary(3)).encode(np.array([1, 0, 1])).tolist() == [1, -1, 1]
     with pytest.raises(ValueError, match="do not fit 2 components"):
         multi.encode(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"shape \(1, 2\) must be whole numbers, not float64"):
+        multi.encode(np.array([[1.0, 2.0]]))
+    with pytest.raises(ValueError, match=r"binary actions of shape \(3,\) are not all 0 or 1"):
+        action_spec(gym.spaces.MultiBinary(3)).encode(np.array([1, 0, 2]))
+    with pytest.raises(ValueError, match=r"actions of shape \(2,\) are not all finite"):
+        box.encode(np.float32([0, np.nan]))
 
 
 @given(st.integers(1, 60), st.integers(1, 6))

@@ -19,7 +19,7 @@ from oniris_core.evaluation.probes import lunar_lander_position, probe_for
 from oniris_core.evaluation.reconstruction import Reconstruction, by_position, fidelity, reconstruction_metrics
 from oniris_core.evaluation.rollouts import Rollouts, join, roll_out
 from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips
-from oniris_core.sampling.rollout import Sampler
+from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import load_world
 from tests.test_data import PARAMS

@@ -1,14 +1,27 @@
 """The sampler: second order, right marginals, and rollouts that depend on their own seed only."""
 
 import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
-from oniris_core.sampling.rollout import Sampler, prefill, rollout
+from oniris_core import sampling, world
+from oniris_core.data.episodes import open_episodes
+from oniris_core.data.groups import group_rows
+from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
+from oniris_core.vae.store import load_vae
 from oniris_core.world.context import Cache
+from oniris_core.world.denoiser import Denoiser
+from tests.conftest import ROOT
 from tests.test_world import data, make
 
 SAMPLER = Sampler(steps=3, sigma_max=3, sigma_min=0.1, rho=3, churn=0, guidance=1, context_sigma=0.05)
@@ -65,9 +78,9 @@ def dream(batch: slice, sampler: Sampler = SAMPLER, precondition: str = "past", 
     denoiser = make(precondition=precondition)
     x, _, actions, has_action = data(B=3, T=6)
     x, actions, has_action = x[batch, 0], actions[batch], has_action[batch]
-    cache = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], 0.05)
+    past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler)
     seeds = list(range(100, 103))[batch]
-    return torch.stack(list(rollout(denoiser, cache, actions[:, 2 : 2 + frames].unbind(1), sampler, seeds)), dim=1)
+    return torch.stack(list(generate(denoiser, past, actions[:, 2 : 2 + frames].unbind(1), sampler, seeds)), dim=1)
 
 
 @pytest.mark.parametrize("precondition", ["past", "plain"])
@@ -80,35 +93,184 @@ def test_rollouts_do_not_depend_on_their_neighbours(precondition: str) -> None:
     assert not torch.allclose(together[0], together[1])
 
 
-def test_guidance_one_is_the_full_model_and_others_differ() -> None:
-    full = dream(slice(0, 1))
-    assert torch.isfinite(full).all()
-    for guidance in (0.0, 1.5):
-        assert not torch.allclose(
-            full, dream(slice(0, 1), Sampler(**{**SAMPLER.__dict__, "guidance": guidance})), atol=1e-3
-        )
+def test_guidance_of_both_kinds_is_the_stated_mixture() -> None:
+    """One first-order step, so that the result is D itself."""
+    denoiser, (x, _, actions, has_action) = make(), data(B=2, T=3)
+    x, weights = x[:, 0], {}
+    for g, a in ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (1.5, 3.0)):
+        sampler = replace(SAMPLER, steps=1, guidance=g, action_guidance=a)
+        past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler)
+        (weights[g, a],) = generate(denoiser, past, [actions[:, 2]], sampler, [0, 1])
+    full, frame_only, without = weights[1, 1], weights[0, 1], weights[1, 0]
+    for one, other in itertools.combinations((full, frame_only, without), 2):
+        assert (one - other).abs().max() > 1e-3
+    expected = torch.lerp(frame_only, torch.lerp(without, full, 3.0), 1.5)
+    torch.testing.assert_close(weights[1.5, 3], expected, atol=1e-5, rtol=0)
+
+
+def test_guidance_costs_nothing_when_off_and_one_pass_each_when_on() -> None:
+    passes = {}
+    for g, a in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)):
+        with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
+            dream(slice(0, 1), replace(SAMPLER, guidance=g, action_guidance=a), frames=1)
+        passes[g, a] = forward.call_count
+    evaluations = 2 * SAMPLER.steps - 1  # Heun's, for one frame; prefill and commit come once per cache
+    assert passes == {
+        (1, 1): evaluations + 2, (2, 1): 2 * evaluations + 2,
+        (1, 2): 2 * evaluations + 4, (2, 2): 3 * evaluations + 4,
+    }  # fmt: skip
+
+
+def test_without_actions_the_whole_past_is_without_them() -> None:
+    """With action guidance 0 no action of the context or of the frames to come changes anything."""
+    denoiser, (x, _, actions, has_action) = make(), data(B=1, T=5)
+    sampler, frames = replace(SAMPLER, action_guidance=0.0), []
+    for scale in (1.0, -2.0):
+        past = prefill(denoiser, x[:, 0, :3], scale * actions[:, :3], has_action[:, :3], sampler)
+        asked = (scale * actions[:, 3:]).unbind(1)
+        frames.append(torch.stack(list(generate(denoiser, past, asked, sampler, [0]))))
+    assert torch.equal(*frames)
+
+
+def test_one_past_is_continued_many_times() -> None:
+    denoiser, (x, _, actions, has_action) = make(window=2), data(B=1, T=6)
+    sampler = replace(SAMPLER, action_guidance=2.0)
+    past = prefill(denoiser, x[:, 0, :3], actions[:, :3], has_action[:, :3], sampler)
+
+    def go(past: Past, seeds: list[int]) -> torch.Tensor:
+        asked = [actions[:, t].expand(len(seeds), -1) for t in (3, 4, 5)]
+        return torch.stack(list(generate(denoiser, past, asked, sampler, seeds)), dim=1)
+
+    first = go(past, [7])
+    assert not torch.allclose(first, go(past, [8]))
+    assert torch.equal(first, go(past, [7]))  # rollouts did not touch it
+    torch.testing.assert_close(go(past.repeat(2), [8, 7])[1:], first, atol=1e-4, rtol=0)
 
 
 def test_a_rollout_is_endless_and_its_cache_is_not() -> None:
     denoiser = make(window=3)
     x, _, actions, has_action = data(B=1, T=2)
-    cache = prefill(denoiser, x[:, 0], actions, has_action, 0.05)
-    sizes = []
+    past = prefill(denoiser, x[:, 0], actions, has_action, SAMPLER)
+    places = []
     forward = denoiser.forward
 
     def watched(*args):
         y, cache = forward(*args)
-        sizes.append(
-            sum(b.attention.keys.numel() + b.conv.frames.numel() for b in cache.blocks if b.attention and b.conv)
-        )
+        places.append([
+            (part.data_ptr(), part.numel())
+            for block in cache.blocks if block.attention for part in (block.attention.keys, block.attention.values)
+        ])  # fmt: skip
         return y, cache
 
     denoiser.forward = watched
-    for frame in itertools.islice(rollout(denoiser, cache, itertools.repeat(actions[:, 0]), SAMPLER, [0]), 20):
+    for frame in itertools.islice(generate(denoiser, past, itertools.repeat(actions[:, 0]), SAMPLER, [0]), 20):
         assert torch.isfinite(frame).all()
-    assert len(set(sizes[-60:])) == 1
+    assert places[0]
+    assert all(place == places[0] for place in places)  # the same memory from the first frame to the last
 
 
-def test_a_rollout_needs_context() -> None:
+def test_what_a_rollout_refuses() -> None:
+    denoiser, (x, _, actions, has_action) = make(), data(B=2, T=2)
+    past = prefill(denoiser, x[:, 0], actions, has_action, SAMPLER)
     with pytest.raises(ValueError, match="at least one frame of context"):
-        next(rollout(make(), Cache(), [torch.zeros(1, 5)], SAMPLER, [0]))
+        next(generate(denoiser, Past(Cache()), [actions[:, 0]], SAMPLER, [0, 1]))
+    with pytest.raises(ValueError, match="3 seeds for 2 rollouts"):
+        next(generate(denoiser, past, [actions[:, 0]], SAMPLER, [0, 1, 2]))
+    with pytest.raises(ValueError, match="prefill with the same sampler"):
+        next(generate(denoiser, past, [actions[:, 0]], replace(SAMPLER, action_guidance=2.0), [0, 1]))
+    with pytest.raises(ValueError, match=r"actions of shape \[2, 1, 4\]"):
+        next(generate(denoiser, past, [actions[:, 0, :4]], SAMPLER, [0, 1]))
+    with pytest.raises(ValueError, match=r"latents must be finite: latents of shape \[2, 1, 2, 3, 4, 4\]"):
+        prefill(denoiser, x[:, 0] * float("nan"), actions, has_action, SAMPLER)
+    for wrong in ({"sigma_min": 0.0}, {"context_sigma": 0.0}, {"sigma_max": 0.01}, {"steps": 0}):
+        with pytest.raises(ValueError, match="a sampler needs"):
+            replace(SAMPLER, **wrong)
+
+
+@pytest.fixture(scope="module")
+def played(tiny_pipeline: Path):
+    """The tiny model, its VAE, and 17 frames of an episode with their actions, for a batch of one."""
+    store = open_episodes(tiny_pipeline / "data/episodes.zarr")
+    start, end = next(bounds for e in range(8) if (bounds := store.bounds(e))[1] - bounds[0] >= 17)
+    model, vae = world.load(tiny_pipeline / "models/world"), load_vae(tiny_pipeline / "models/vae")
+    with torch.no_grad():  # six steps have taught it nothing; make it listen to actions at all
+        model.denoiser.unet.head_gain.fill_(1)
+        for block in [*model.denoiser.unet.encoder, *model.denoiser.unet.decoder]:
+            block.embedding_gain.fill_(1)
+    return model, vae, store.frames[start:end][None, :17], store.actions[start:end][:17, None]
+
+
+def test_frames_to_frames_is_the_rollout_of_latents(played, tiny_pipeline: Path) -> None:
+    model, vae, frames, actions = played
+    how = sampling.sampler(tiny_pipeline / "params.yaml")
+    made = list(sampling.rollout(model, frames[:, :9], iter(actions), vae, how, seed=3))
+    assert [part.shape for part in made] == [(1, 4, 32, 32, 3)] * 2
+    assert made[0].dtype == np.uint8
+
+    rows = group_rows(0, 5, 4)
+    mean, std = (torch.from_numpy(part)[:, None, None] for part in (model.mean, model.std))
+    z = (vae[0].encode(torch.from_numpy(frames[:, rows]))[0] - mean) / std
+    features = torch.from_numpy(model.action_spec.encode(actions[rows, 0])).reshape(1, 5, -1)
+    there = torch.arange(5)[None] > 0
+    past = prefill(model.denoiser, z[:, :3], features[:, :3], there[:, :3], how)
+    new = list(generate(model.denoiser, past, features[:, 3:].unbind(1), how, [3 * 2**32]))
+    whole = vae[0].decode(torch.cat([z[:, :3], torch.stack(new, dim=1)], dim=1) * std + mean)[0]
+    difference = np.concatenate(made, axis=1).astype(int) - whole[:, 12:].numpy()
+    assert np.abs(difference).max() <= 1  # grey levels
+
+
+def test_a_video_rollout_asks_for_actions_when_it_needs_them(played) -> None:
+    model, vae, frames, actions = played
+    asked = []
+
+    def play() -> Iterator[np.ndarray]:
+        for action in itertools.chain(actions[:9], itertools.cycle(actions[9:])):
+            asked.append(action)
+            yield action
+
+    video = sampling.rollout(model, frames[:, :9], play(), vae, replace(SAMPLER, steps=1))
+    for count in range(4):
+        assert len(asked) == 9 + 4 * count
+        next(video)
+
+
+def test_what_a_video_rollout_refuses(played) -> None:
+    model, (vae, identity), frames, actions = played
+
+    def go(frames: np.ndarray, actions: object, identity: str = identity, count: int = 1) -> None:
+        list(itertools.islice(sampling.rollout(model, frames, actions, (vae, identity), SAMPLER), count))
+
+    with pytest.raises(ValueError, match="the model belongs to VAE"):
+        go(frames[:, :9], actions, "another")
+    with pytest.raises(
+        ValueError, match=r"context of shape \[1, 8, 32, 32, 3\] does not fit \[B, 1 \+ k \* 4, H, W, 3\]"
+    ):
+        go(frames[:, :8], actions)
+    with pytest.raises(ValueError, match=r"make latents \[1, 3, 4, 2, 4\], the model knows \[B, T, 4, 4, 4\]"):
+        go(frames[:, :9, :16], actions)
+    with pytest.raises(ValueError, match=r"context of shape \[1, 9, 32, 32, 3\] needs 9 actions, there are 5"):
+        go(frames[:, :9], actions[:5])
+    with pytest.raises(ValueError, match=r"actions of shape \[1, 2\] do not fit \[1\]"):
+        go(frames[:, :9], np.zeros((17, 1, 2), np.int64))
+    with pytest.raises(ValueError, match="must be whole numbers"):
+        go(frames[:, :9], actions.astype(np.float32))
+    with pytest.raises(ValueError, match=r"actions outside 0\.\.\[3\]"):
+        go(frames[:, :9], [*actions[:12], np.array([4])])
+
+
+def test_the_lines_of_the_readme(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("In a notebook")[2].partition("\n## ")[0]
+    lines = [line[4:] for line in section.splitlines() if line.startswith("    ") or not line]
+    monkeypatch.chdir(tiny_pipeline)
+    found = dict[str, object]()
+    exec("\n".join(lines), found)
+    assert found["video"].shape == (1, 8, 32, 32, 3)
+    assert found["video"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("package", ["sampling", "world"])
+def test_the_public_packages_import_nothing(package: str) -> None:
+    code = f"import sys, oniris_core.{package}; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

@@ -13,11 +13,18 @@ import pytest
 import torch
 from torch import nn
 
+from oniris_core.config.reader import read_yaml
+from oniris_core.config.train import TrainParams
+from oniris_core.data.clips import TRAIN
+from oniris_core.data.latent_clips import LatentClips
+from oniris_core.data.latents import open_latents
 from oniris_core.training.checkpoints import Checkpoints
 from oniris_core.training.ema import PowerEma, exponent_of_width
 from oniris_core.training.muon import Muon, orthogonalised
 from oniris_core.training.schedules import cosine, inverse_sqrt, warmup
 from oniris_core.training.vae import VaeTrainer
+from oniris_core.training.world import WorldTrainer, denoiser_config
+from oniris_core.world.denoiser import Denoiser
 from oniris_core.world.loss import ExpectedLoss
 from tests.conftest import Run, start, tree
 from tests.test_vae import save_vgg
@@ -199,6 +206,28 @@ def test_the_expected_loss_follows_the_loss() -> None:
     copy = ExpectedLoss()
     copy.load_state_dict(expected.state_dict())
     assert torch.equal(copy(sigma), expected(sigma))
+
+
+def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path) -> None:
+    content = read_yaml(tiny_pipeline / "params.yaml")["train"]
+    store = open_latents(tiny_pipeline / "data/latents.zarr")
+    given = {}
+    for share in (0.0, 0.4, 1.0):
+        params = TrainParams.model_validate(
+            {**content, "action_drop_share": share, "batch": 16, "frame_only_share": 0.25}
+        )
+        clips = LatentClips(store, TRAIN, params.clip_latents, "clips")
+        trainer = WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"))
+        with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
+            for step in range(6):
+                trainer.loss(step)
+        given[share] = torch.cat([call.args[4] for call in forward.call_args_list])  # has_action [clips, T]
+    whole, none, some = given[0.0], given[1.0], given[0.4]
+    assert whole[:, 1:].all()
+    assert not none.any()
+    dropped = ~some[:, 1:].any(1)
+    assert torch.equal(some[~dropped], whole[~dropped])  # a clip keeps all of its actions or none
+    assert 0.2 < float(dropped.float().mean()) < 0.6
 
 
 @pytest.mark.pipeline

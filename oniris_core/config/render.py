@@ -24,6 +24,9 @@ class RenderParams(Params):
     guidance: Float = Field(
         ge=0, description="0: the weak model without a past; 1: the full model; above: away from the weak"
     )
+    action_guidance: Float = Field(
+        ge=0, description="0: the model without actions; 1: the full model; above: away from the one without actions"
+    )
     context_sigma: Float = Field(gt=0, description="noise level the past is declared to have")
     seed_offset: Count = Field(description="added to common.seed for other samples of the same model")
 

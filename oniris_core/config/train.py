@@ -34,6 +34,9 @@ class TrainParams(Params):
     p_std: Float = Field(gt=0, description="standard deviation of the logarithm of sigma")
     context_noise: Float = Field(ge=0, le=2, description="sigma of the clean frames: from 0 up to this, drawn per clip")
     frame_only_share: Share = Field(description="share of the steps without any past (the weak model of guidance)")
+    action_drop_share: Share = Field(
+        description="share of the clips whose actions are withheld (the model without actions, for render.action_guidance)"
+    )
     ema_widths: Floats = Field(description="widths of the weights' averages, relative to the training's length")
     checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
 

@@ -56,17 +56,23 @@ class ActionSpec:
             float32 [..., A]: one-hot times sqrt(choices) for discrete kinds, values scaled to -1..1 otherwise.
 
         Raises:
-            ValueError: the last axis does not fit the space, or a choice is out of range.
+            ValueError: the last axis does not fit the space, or a value is not one of its actions.
         """
         if self.kind == "discrete":
             actions = actions[..., None]
         if actions.shape[-1] != len(self.sizes):
             raise ValueError(f"actions of shape {actions.shape} do not fit {len(self.sizes)} components per action")
         if self.kind == "box":
+            if not np.isfinite(actions).all():
+                raise ValueError(f"actions of shape {actions.shape} are not all finite")
             low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
             return ((2 * actions - low - high) / (high - low)).astype(np.float32)
         if self.kind == "multi_binary":
+            if not np.isin(actions, (0, 1)).all():
+                raise ValueError(f"binary actions of shape {actions.shape} are not all 0 or 1")
             return (2 * actions - 1).astype(np.float32)
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"discrete actions of shape {actions.shape} must be whole numbers, not {actions.dtype}")
         choices = actions.astype(np.int64) - np.asarray(self.start)
         if (choices < 0).any() or (choices >= np.asarray(self.sizes)).any():
             raise ValueError(f"actions outside 0..{[size - 1 for size in self.sizes]} (from {list(self.start)})")

@@ -12,7 +12,7 @@ from oniris_core.data.episodes import EpisodeStore
 from oniris_core.data.groups import group_rows
 from oniris_core.data.latent_clips import action_features
 from oniris_core.data.latents import LatentStore
-from oniris_core.sampling.rollout import Sampler, prefill, rollout
+from oniris_core.sampling.autoregressive import Sampler, generate, prefill
 from oniris_core.vae.model import Vae
 from oniris_core.vae.streaming import decode_stream
 from oniris_core.world.denoiser import Denoiser
@@ -108,11 +108,11 @@ def roll_out(
     own = features(chosen)
     seeds = latents.episode_seed[chosen]
     noise_seeds = [seed * 2**32 + int(s) for s in seeds]
-    cache = prefill(denoiser, z[:, :context], own[:, :context], has_action[:, :context], sampler.context_sigma)
+    past = prefill(denoiser, z[:, :context], own[:, :context], has_action[:, :context], sampler)
 
     def dream(actions: torch.Tensor) -> torch.Tensor:
         made = [z[:, :context]]
-        for x in rollout(denoiser, cache, actions[:, context:].unbind(1), sampler, noise_seeds):
+        for x in generate(denoiser, past, actions[:, context:].unbind(1), sampler, noise_seeds):
             made.append(x[:, None])
             tick()
         return torch.cat(made, dim=1)

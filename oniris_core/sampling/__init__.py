@@ -1,0 +1,36 @@
+"""Generation. Importing this imports nothing else; see `video.rollout` and `autoregressive` for what it does."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from oniris_core.sampling.autoregressive import Sampler
+    from oniris_core.vae.model import Vae
+    from oniris_core.world.store import World
+
+
+def sampler(params: Path | str = "params.yaml") -> "Sampler":
+    """The sampler that the section `render` of a parameter file describes. Raises UserError if the file is not right."""
+    from oniris_core.config.reader import load_section, read_yaml
+    from oniris_core.config.render import RenderParams
+    from oniris_core.sampling.autoregressive import Sampler
+
+    path = Path(params)
+    return Sampler.of(load_section(RenderParams, "render", read_yaml(path), path, {}))
+
+
+def rollout(
+    model: "World",
+    context: "np.ndarray",
+    actions: "Iterable[np.ndarray]",
+    vae: "tuple[Vae, str]",
+    sampler: "Sampler",
+    seed: int = 0,
+) -> "Iterator[np.ndarray]":
+    """Continue videos under the given actions, frames as they come, for ever if need be: `video.rollout`."""
+    from oniris_core.sampling import video
+
+    return video.rollout(model, context, actions, vae, sampler, seed)

@@ -47,12 +47,14 @@ class WorldTrainer:
         self.others = dict[str, torch.optim.Optimizer]()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over frames of loss / usual loss; a set share of the steps trains without a past."""
+        """The mean over frames of loss / usual loss; set shares train without a past (steps) and without actions (clips)."""
         p, seed, device = self._params, self._seed, self._device
         batch = self._clips[self._clips.index.draw(p.batch, seed, "world/clips", step)]
         x, actions, has_action = (
             torch.from_numpy(a).to(device) for a in (batch.latents, batch.actions, batch.has_action)
         )
+        kept = numpy_rng(seed, "world/action_drop", step).random(len(x)) >= p.action_drop_share
+        has_action = has_action & torch.from_numpy(kept).to(device)[:, None]
         generator = torch_generator(seed, "world/noise", step)
         sigma = (p.p_mean + p.p_std * torch.randn(x.shape[:2], generator=generator)).exp().to(device)
         noise, clean_noise = (torch.randn(x.shape, generator=generator).to(device) for _ in range(2))

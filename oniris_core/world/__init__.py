@@ -1,0 +1,16 @@
+"""The world model. Importing this imports nothing else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from oniris_core.world.store import World
+
+
+def load(path: Path | str, ema_width: float | None = None, device: "torch.device | str" = "cpu") -> "World":
+    """A trained world model, for `oniris_core.sampling.rollout`; arguments and errors as `store.load_world`."""
+    from oniris_core.world.store import load_world
+
+    return load_world(Path(path), ema_width, device)

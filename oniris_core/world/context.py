@@ -6,9 +6,11 @@ Information crosses frames in two modules only, `GatedCausalConv` and `Attention
     noised_i  reads clean_1 .. clean_{i-1} and itself
 """
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,19 @@ class ConvCache:
 
 @dataclass(frozen=True)
 class AttentionCache:
-    """Keys and values of the last frames, at most the window: [B, T, N, P, D] each; keys are rotated already."""
+    """Keys and values in a ring of W + 1 slots, for a window of W frames.
+
+    The i-th frame that enters lies in slot i mod (W + 1). Once the ring is full a frame attends to all of it, its past and
+    itself, in whatever order they lie (keys are rotated already): nothing is moved, copied or masked.
+
+    Attributes:
+        keys, values: [B, N, W + 1, P, D] each, written in place; whoever shares them is told apart by `Ring`.
+        length: how many frames have entered.
+    """
 
     keys: Tensor
     values: Tensor
+    length: int
 
 
 @dataclass(frozen=True)
@@ -34,21 +45,100 @@ class BlockCache:
     attention: AttentionCache | None = None
 
 
+class Ring:
+    """Which step wrote each slot last, for the keys and values that the caches of one rollout share."""
+
+    def __init__(self, slots: int):
+        self.writers, self._steps = [0] * slots, 0
+
+    def write(self, first: int, count: int) -> int:
+        """Note that a step writes frames first .. first + count - 1; returns the step's number, never given twice."""
+        self._steps += 1
+        for frame in range(first, first + count):
+            self.writers[frame % len(self.writers)] = self._steps
+        return self._steps
+
+
 @dataclass(frozen=True)
 class Cache:
-    """What a denoiser remembers of the past. Never changed in place: a step returns a new one.
+    """What a denoiser remembers of the past. A step returns a new one; the old one keeps its meaning or is refused.
+
+    Caches of one rollout share a ring of keys and values. A step of one frame overwrites a slot that the cache it starts
+    from no longer reads, so any number of such steps may start from the same cache (the solver does it) and the last one
+    may be kept. A cache that has lost a frame of its window to another step is stale, and using it raises ValueError:
+    what must outlive others is copied first, by `select` or `repeat`.
 
     Attributes:
-        position: how many frames went in.
+        start: number of the first frame; above 0 where a longer rollout is taken up again.
+        length: how many frames went in.
+        model: the denoiser that made it, None before the first frame.
         last: the last clean frame [B, C, H, W], None before the first.
         last_sigma: the noise level it was declared to have [B], None before the first.
         blocks: one entry per block of the network; empty before the first frame.
+        ring: who wrote its keys and values, None before the first frame.
+        writers: the steps that wrote the frames of its window, oldest first.
     """
 
-    position: int = 0
+    start: int = 0
+    length: int = 0
+    model: nn.Module | None = None
     last: Tensor | None = None
     last_sigma: Tensor | None = None
     blocks: tuple[BlockCache, ...] = ()
+    ring: Ring | None = None
+    writers: tuple[int, ...] = ()
+
+    @property
+    def position(self) -> int:
+        """The number of the next frame."""
+        return self.start + self.length
+
+    def refuse_stale(self) -> None:
+        """Raise ValueError if any frame of the window has been overwritten."""
+        if self.ring is None:
+            return
+        held = self.ring.writers
+        for age, step in enumerate(reversed(self.writers), start=1):
+            if held[(self.length - age) % len(held)] != step:
+                raise ValueError(
+                    f"this cache of {self.length} frames is stale: a later step has overwritten frame "
+                    f"{self.length - age} of its window of {len(held) - 1}; copy it first, with repeat(1), to keep it"
+                )
+
+    def select(self, rows: Sequence[int]) -> "Cache":
+        """A cache of the rollouts `rows`, in that order, any of them once, often or never; it shares nothing with this one.
+
+        Raises:
+            ValueError: this cache is empty or stale, or has no such row.
+        """
+        self.refuse_stale()
+        count = 0 if self.last is None else len(self.last)
+        if not rows or not all(0 <= row < count for row in rows):
+            raise ValueError(f"a cache of {count} rollouts has no rows {list(rows)}")
+        index = list(rows)
+        return replace(
+            self,
+            last=None if self.last is None else self.last[index],
+            last_sigma=None if self.last_sigma is None else self.last_sigma[index],
+            blocks=tuple(_select(block, index) for block in self.blocks),
+            ring=copy.deepcopy(self.ring),
+        )
+
+    def repeat(self, k: int) -> "Cache":
+        """A copy in which each rollout b stands k times, as rows b * k .. b * k + k - 1, to be continued in k ways.
+
+        Raises:
+            ValueError: as `select`, or k is below 1.
+        """
+        return self.select([row for row in range(0 if self.last is None else len(self.last)) for _ in range(k)])
+
+
+def _select(block: BlockCache, rows: list[int]) -> BlockCache:
+    conv, attention = block.conv, block.attention
+    return BlockCache(
+        conv and ConvCache(conv.frames[rows]),
+        attention and AttentionCache(attention.keys[rows], attention.values[rows], attention.length),
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +148,11 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Step:
-    """New frames that follow the cache, each reading the cache, the new frames before it and itself: S = 1."""
+    """New frames that follow the cache, each reading the cache, the new frames before it and itself: S = 1.
+
+    Any number of frames, also more than the window: each reads the last W frames before it. For inference: a step
+    computes no gradients.
+    """
 
     cache: Cache = Cache()
 

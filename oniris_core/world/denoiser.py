@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from oniris_core.common.plain import with_tuples
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
-from oniris_core.world.context import Cache, Context, FrameOnly, Parallel, Step
+from oniris_core.world.context import BlockCache, Cache, Context, FrameOnly, Parallel, Ring, Step
 from oniris_core.world.unet import FrameInfo, UNet, UNetConfig
 
 
@@ -125,18 +125,37 @@ class Denoiser(nn.Module):
             x_BSTCHW: standardised latent frames; S = 2 (clean, noised) for Parallel, else 1.
             sigma_BST: the noise level each is declared to have, above 0.
             actions_BTA: features of the actions that led to each frame.
-            has_action_BT: bool, false for the first frame of an episode.
+            has_action_BT: bool, false where no action is known: the first frame of an episode, or actions dropped.
             context: how frames see each other.
 
         Returns:
             D, of x's shape, and the cache that x has entered (an empty one unless Step).
 
         Raises:
-            ValueError: shapes do not fit each other, the architecture or the cache.
+            ValueError: shapes do not fit each other, the architecture or the cache; the cache is stale or another
+                model's. In a Step also: a sigma not above 0 or latents that are not finite (looking at values makes a
+                GPU wait, which training cannot afford).
         """
         self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-        T = x_BSTCHW.shape[2]
+        if not isinstance(context, Step):
+            return self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)[0], Cache()
+        cache, T, window = context.cache, x_BSTCHW.shape[2], self.config.unet.window
+        self._check_step(x_BSTCHW, sigma_BST, cache)
+        ring = cache.ring or Ring(window + 1)
+        step = ring.write(cache.length, T)
+        with torch.no_grad():
+            D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
+            return D_x, Cache(
+                start=cache.start, length=cache.length + T, model=self,
+                last=x_BSTCHW[:, 0, -1].clone(), last_sigma=sigma_BST[:, 0, -1].clone(), blocks=blocks,
+                ring=ring, writers=(cache.writers + (step,) * T)[-window:],
+            )  # fmt: skip
+
+    def _denoise(
+        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
+    ) -> tuple[Tensor, tuple[BlockCache, ...]]:
         cache = context.cache if isinstance(context, Step) else Cache()
+        T = x_BSTCHW.shape[2]
         pre = self.precondition(x_BSTCHW, sigma_BST, context)
         c_noise_BST = sigma_BST.log() / 4
         there = has_action_BT[..., None].to(actions_BTA.dtype)
@@ -157,9 +176,7 @@ class Denoiser(nn.Module):
         added, gain = out.chunk(2, dim=3)
         F_x = added + gain * unit_change
         D_x = pre.center + pre.c_skip * (x_BSTCHW - pre.center) + pre.c_out * F_x
-        if not isinstance(context, Step):
-            return D_x, Cache()
-        return D_x, Cache(cache.position + T, x_BSTCHW[:, 0, -1], sigma_BST[:, 0, -1], blocks)
+        return D_x, blocks
 
     def _check(self, x: Tensor, sigma: Tensor, actions: Tensor, has_action: Tensor, context: Context) -> None:
         c = self.config
@@ -168,18 +185,32 @@ class Denoiser(nn.Module):
             x.ndim != 6
             or tuple(x.shape[3:]) != (c.latent_channels, c.latent_height, c.latent_width)
             or x.shape[1] != streams
+            or not x.shape[2]
         ):
             raise ValueError(
                 f"latents of shape {list(x.shape)} do not fit [B, {streams}, T, {c.latent_channels}, "
                 f"{c.latent_height}, {c.latent_width}] for {type(context).__name__}"
             )
         B, _, T = x.shape[:3]
-        if sigma.shape != x.shape[:3] or not bool((sigma > 0).all()):
-            raise ValueError(f"sigma must be above 0 and of shape {list(x.shape[:3])}, not {list(sigma.shape)}")
+        if sigma.shape != x.shape[:3]:
+            raise ValueError(f"sigma of shape {list(sigma.shape)} does not fit {list(x.shape[:3])}")
         if actions.shape != (B, T, c.action_features) or has_action.shape != (B, T):
             raise ValueError(
                 f"actions of shape {list(actions.shape)} and {list(has_action.shape)} do not fit "
                 f"[{B}, {T}, {c.action_features}] and [{B}, {T}]"
             )
-        if isinstance(context, Step) and context.cache.last is not None and len(context.cache.last) != B:
-            raise ValueError(f"the cache is of {len(context.cache.last)} rollouts, the frames are of {B}")
+
+    def _check_step(self, x: Tensor, sigma: Tensor, cache: Cache) -> None:
+        if not bool((sigma > 0).all() & x.isfinite().all()):
+            what = "latents must be finite" if bool((sigma > 0).all()) else "sigma must be above 0"
+            raise ValueError(f"{what}: latents of shape {list(x.shape)}, sigma from {float(sigma.min()):g}")
+        if cache.last is None:
+            return
+        if cache.model is not self:
+            raise ValueError(
+                f"the cache of {list(cache.last.shape)} is of another model than this one "
+                f"of [B, {self.config.latent_channels}, {self.config.latent_height}, {self.config.latent_width}]"
+            )
+        if len(cache.last) != len(x):
+            raise ValueError(f"the cache is of {len(cache.last)} rollouts, the frames are of {len(x)}")
+        cache.refuse_stale()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from oniris_core.nn.magnitude import MPConv, mp_sum, normalize
 from oniris_core.nn.rotary import rotary_angles, rotate
 from oniris_core.world.context import AttentionCache, Context, ConvCache, FrameOnly, Step
+from oniris_core.world.video_attention import attend_parallel, attend_to_ring
 
 
 def per_frame(layer: nn.Module, x_BSTCHW: Tensor) -> Tensor:
@@ -67,14 +68,13 @@ class GatedCausalConv(nn.Module):
             gate = torch.sigmoid(a * c_noise_BST[:, :, first:] + b * position + c)[..., None, None, None]
             mixed = mp_sum(y[:, :, first:], past, gate)
             y = torch.cat([y[:, :, :first], mixed], dim=2) if first else mixed
-        return y, ConvCache(known[:, -2:]) if isinstance(context, Step) else None
+        return y, ConvCache(known[:, -2:].clone()) if isinstance(context, Step) else None
 
 
 class Attention(nn.Module):
     """Self-attention over the pixels of a frame and, if `window` > 0, of up to `window` clean frames before it.
 
     Queries, keys and values are normalised per head; positions over time are rotary and the same for both streams.
-    The work is cut into pieces that are dense by construction, one per frame: nothing is spent on masked blocks.
     """
 
     def __init__(self, channels: int, head_channels: int, window: int):
@@ -91,35 +91,17 @@ class Attention(nn.Module):
             per_frame(self.qkv, x_BSTCHW), "b s t (n d k) h w -> k b s t n (h w) d", k=3, d=self.head_channels
         )
         q, k, v = normalize(qkv, (-1,))
+        after = None
         if isinstance(context, FrameOnly) or not self.window:
-            y, cache = F.scaled_dot_product_attention(q, k, v), None
+            y = F.scaled_dot_product_attention(q, k, v)
         else:
             cos, sin = rotary_angles(positions_T, self.head_channels)
             angles = cos[:, None, None], sin[:, None, None]
-            y, cache = self._over_time(rotate(q, angles), rotate(k, angles), v, cache)
-            cache = cache if isinstance(context, Step) else None
+            q, k = rotate(q, angles), rotate(k, angles)
+            if isinstance(context, Step):
+                y, after = attend_to_ring(q[:, 0], k[:, 0], v[:, 0], self.window, cache)
+                y = y[:, None]
+            else:
+                y = attend_parallel(q, k, v, self.window)
         y = rearrange(y, "b s t n (h w) d -> b s t (n d) h w", h=H)
-        return per_frame(self.out, y), cache
-
-    def _over_time(
-        self, q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, cache: AttentionCache | None
-    ) -> tuple[Tensor, AttentionCache]:
-        B, S, T = q_BSTNPD.shape[:3]
-        keys, values = k_BSTNPD[:, 0], v_BSTNPD[:, 0]  # only clean frames are ever read by others
-        if cache is not None:
-            keys, values = torch.cat([cache.keys, keys], dim=1), torch.cat([cache.values, values], dim=1)
-        before = keys.shape[1] - T
-        outputs = []
-        for t in range(T):
-            past = slice(max(before + t - self.window, 0), before + t)
-            k, v = (
-                torch.cat([
-                    rearrange(shared[:, past], "b f n p d -> b 1 n (f p) d").expand(B, S, -1, -1, -1), own[:, :, t]
-                ], dim=3)
-                for shared, own in ((keys, k_BSTNPD), (values, v_BSTNPD))
-            )  # fmt: skip
-            outputs.append(
-                F.scaled_dot_product_attention(q_BSTNPD[:, :, t].flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
-            )
-        y = torch.stack(outputs, dim=1).unflatten(0, (B, S))
-        return y, AttentionCache(keys[:, -self.window :], values[:, -self.window :])
+        return per_frame(self.out, y), after

@@ -1,0 +1,156 @@
+"""Autoregressive generation: one latent frame after another, each denoised against a cache of those before it.
+
+Axes: B rollouts side by side, T latent frames, C channels, H, W; A features of an action.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from oniris_core.common.seeds import torch_generator
+from oniris_core.config.render import RenderParams
+from oniris_core.sampling.schedule import sigma_schedule
+from oniris_core.sampling.solver import heun
+from oniris_core.world.context import Cache, Context, FrameOnly, Step
+from oniris_core.world.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
+
+    Guidance: D = lerp(D_frame_only, lerp(D_without_actions, D_full, action_guidance), guidance): first away from the model
+    that does not know the actions, then away from the one that does not know the past. A 1 costs nothing.
+
+    Raises:
+        ValueError: no steps, or a noise level that is not above 0 or out of order.
+    """
+
+    steps: int
+    sigma_max: float
+    sigma_min: float
+    rho: float
+    churn: float
+    guidance: float
+    context_sigma: float
+    action_guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
+            raise ValueError(
+                f"a sampler needs a step and 0 < sigma_min <= sigma_max and context_sigma above 0, not {self}"
+            )
+
+    @staticmethod
+    def of(params: RenderParams) -> "Sampler":
+        """The sampler that the parameters describe."""
+        return Sampler(
+            params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.churn, params.guidance,
+            params.context_sigma, params.action_guidance,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Past:
+    """What generation goes on from.
+
+    Attributes:
+        cache: of the frames and their actions.
+        without_actions: of the same frames with all actions withheld, as in training; None unless guidance needs it.
+    """
+
+    cache: Cache
+    without_actions: Cache | None = None
+
+    def repeat(self, k: int) -> "Past":
+        """A copy in which each context stands k times; see `Cache.repeat`."""
+        return Past(self.cache.repeat(k), self.without_actions and self.without_actions.repeat(k))
+
+
+@torch.no_grad()
+def prefill(
+    denoiser: Denoiser, context_BTCHW: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, sampler: Sampler
+) -> Past:
+    """The past after true standardised latent frames, any number of them; of more than the window the last count.
+
+    Args:
+        denoiser: the model.
+        context_BTCHW: the frames, declared to have noise level `sampler.context_sigma`.
+        actions_BTA, has_action_BT: see `Denoiser.forward`.
+        sampler: how frames will be generated; what it needs of the past is computed.
+
+    Raises:
+        ValueError: shapes do not fit the model, or latents are not finite.
+    """
+    x = context_BTCHW[:, None]
+    sigma = torch.full(x.shape[:3], sampler.context_sigma, device=x.device)
+    _, cache = denoiser(x, sigma, actions_BTA, has_action_BT, Step())
+    if sampler.action_guidance == 1:
+        return Past(cache)
+    return Past(cache, denoiser(x, sigma, actions_BTA, torch.zeros_like(has_action_BT), Step())[1])
+
+
+@torch.no_grad()
+def generate(
+    denoiser: Denoiser, past: Past, actions: Iterable[Tensor], sampler: Sampler, seeds: list[int]
+) -> Iterator[Tensor]:
+    """Generate latent frames, one for each entry of `actions`, for as long as there are any, in constant memory.
+
+    Args:
+        denoiser: the model.
+        past: from `prefill`, of at least one frame; it is copied, so that it can be continued again.
+        actions: [B, A] each: the features of the actions that lead to the next latent frame.
+        sampler: how to generate.
+        seeds: one per rollout; a rollout's noise depends on its own seed only, not on its neighbours in the batch.
+
+    Yields:
+        [B, C, H, W]: standardised latent frames.
+
+    Raises:
+        ValueError: no context, another number of seeds or actions than of rollouts, or a past without what the sampler needs.
+    """
+    last = past.cache.last
+    if last is None:
+        raise ValueError("a rollout needs at least one frame of context")
+    if len(seeds) != len(last):
+        raise ValueError(f"{len(seeds)} seeds for {len(last)} rollouts")
+    if sampler.action_guidance != 1 and past.without_actions is None:
+        raise ValueError("action guidance needs a past without actions: prefill with the same sampler")
+    past = past.repeat(1)
+    cache, without = past.cache, past.without_actions if sampler.action_guidance != 1 else None
+    sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
+    shape, device = last.shape, last.device
+    there = torch.ones((len(seeds), 1), dtype=torch.bool, device=device)
+    for actions_BA in actions:
+        actions_BTA = actions_BA[:, None]
+        generators = [torch_generator(seed, "rollout", cache.position) for seed in seeds]
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(shape[1:], generator=g) for g in generators]).to(device)  # noqa: B023
+
+        def run(x: Tensor, sigma: float, has_action: Tensor, context: Context) -> tuple[Tensor, Cache]:
+            level = torch.full((len(x), 1, 1), sigma, device=device)
+            D_x, after = denoiser(x[:, None, None], level, actions_BTA, has_action, context)  # noqa: B023
+            return D_x[:, 0, 0], after
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            D_x, _ = run(x, sigma, there, Step(cache))  # noqa: B023
+            if without is not None:  # noqa: B023
+                unasked, _ = run(x, sigma, ~there, Step(without))  # noqa: B023
+                D_x = torch.lerp(unasked, D_x, sampler.action_guidance)
+            if sampler.guidance != 1:
+                D_x = torch.lerp(run(x, sigma, there, FrameOnly())[0], D_x, sampler.guidance)
+            return D_x
+
+        # The flow starts around the last frame when the model predicts the change from it: sigma_max is small then.
+        start = sampler.sigma_max * noise()
+        if denoiser.config.precondition == "past":
+            assert cache.last is not None
+            start = start + cache.last
+        x = heun(denoise, start, sigmas, sampler.churn, noise)
+        _, cache = run(x, sampler.context_sigma, there, Step(cache))
+        if without is not None:
+            _, without = run(x, sampler.context_sigma, ~there, Step(without))
+        yield x

@@ -1,0 +1,105 @@
+"""Attention over frames in three exact forms (DESIGN.md section 2): dense pieces, block-sparse, and against a ring.
+
+    clean_i   reads the last `window` clean frames before it and itself
+    noised_i  reads the same clean frames and itself
+
+Axes: B batch, S streams, T frames, N heads, P pixels, D channels of a head. Queries and keys are rotated already.
+"""
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from oniris_core.world.context import AttentionCache
+
+FEWEST_CHANNELS = 16  # of a head in the compiled kernel of FlexAttention
+
+
+def attend_parallel(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: int) -> Tensor:
+    """Both streams of a clip without a past, in the form that fits the device; returns q's shape."""
+    attend = block_sparse if q_BSTNPD.is_cuda else dense_pieces
+    return attend(q_BSTNPD, k_BSTNPD, v_BSTNPD, window)
+
+
+def dense_pieces(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: int) -> Tensor:
+    """Cut into pieces that are dense by construction, one per frame: nothing is spent on masked blocks."""
+    B, S, T = q_BSTNPD.shape[:3]
+    outputs = []
+    for t in range(T):
+        past = slice(max(t - window, 0), t)
+        k, v = (
+            torch.cat([
+                rearrange(z[:, 0, past], "b f n p d -> b 1 n (f p) d").expand(B, S, -1, -1, -1), z[:, :, t]
+            ], dim=3)
+            for z in (k_BSTNPD, v_BSTNPD)
+        )  # fmt: skip
+        outputs.append(
+            F.scaled_dot_product_attention(q_BSTNPD[:, :, t].flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+        )
+    return torch.stack(outputs, dim=1).unflatten(0, (B, S))
+
+
+def block_sparse(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: int) -> Tensor:
+    """FlexAttention over the sequence (stream, frame, pixel); blocks that the mask leaves empty are not computed.
+
+    Compiled where tensors are on CUDA. Elsewhere it runs as written, without gradients (torch has none for it there).
+    No GPU was at hand when this was written: the compiled form is tested where there is one, and has not been measured.
+    """
+    S, T, _, P, D = q_BSTNPD.shape[1:]
+    attend: Any = _compiled() if q_BSTNPD.is_cuda else flex_attention
+    q, k, v = (rearrange(z, "b s t n p d -> b n (s t p) d") for z in (q_BSTNPD, k_BSTNPD, v_BSTNPD))
+    if D < FEWEST_CHANNELS:  # channels of zeros change no product, if the scale stays that of D
+        q, k, v = (F.pad(z, (0, FEWEST_CHANNELS - D)) for z in (q, k, v))
+    y = attend(q, k, v, block_mask=block_mask(T, P, window, q.device), scale=D**-0.5)
+    return rearrange(y[..., :D], "b n (s t p) d -> b s t n p d", s=S, t=T)
+
+
+@functools.cache
+def _compiled() -> Any:
+    return torch.compile(flex_attention)
+
+
+@functools.lru_cache(maxsize=32)
+def block_mask(frames: int, pixels: int, window: int, device: torch.device) -> BlockMask:
+    """Who reads whom among the 2 * frames * pixels places of a clip, the clean stream first."""
+
+    def reads(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        reader, read = query // pixels, key // pixels  # numbers of frames, those of the noised stream after the clean
+        ago = reader % frames - read
+        return (reader == read) | ((read < frames) & (ago > 0) & (ago <= window))
+
+    length = 2 * frames * pixels
+    return create_block_mask(reads, None, None, length, length, device=device)
+
+
+def attend_to_ring(
+    q_BTNPD: Tensor, k_BTNPD: Tensor, v_BTNPD: Tensor, window: int, cache: AttentionCache | None
+) -> tuple[Tensor, AttentionCache]:
+    """New frames that follow a cache, one after another; each enters the ring and then attends to what the ring holds.
+
+    Returns:
+        The result, of q's shape, and the new cache; it writes into the keys and values of the old one.
+    """
+    if cache is None:
+        B, _, N, P, D = k_BTNPD.shape
+        shape = (B, N, window + 1, P, D)
+        cache = AttentionCache(k_BTNPD.new_empty(shape), v_BTNPD.new_empty(shape), length=0)
+    outputs = []
+    for length, q, k, v in zip(
+        range(cache.length + 1, cache.length + 1 + q_BTNPD.shape[1]),
+        q_BTNPD.unbind(1), k_BTNPD.unbind(1), v_BTNPD.unbind(1), strict=True,
+    ):  # fmt: skip
+        slot, held = (length - 1) % (window + 1), min(length, window + 1)
+        cache.keys[:, :, slot], cache.values[:, :, slot] = k, v
+        # Slots lie one behind another: these are views, and a full ring is read where it is.
+        outputs.append(
+            F.scaled_dot_product_attention(
+                q, cache.keys[:, :, :held].flatten(2, 3), cache.values[:, :, :held].flatten(2, 3)
+            )
+        )
+    return torch.stack(outputs, dim=1), AttentionCache(cache.keys, cache.values, cache.length + len(outputs))
