@@ -51,7 +51,8 @@ def app(
     record = {"params": settings.as_json("train"), "latents": store.identity}
 
     with workspace("train", out, record=record, device=str(device)) as folder, stop_requests() as stop:
-        trainer = WorldTrainer(params, config, clips, seed, device)
+        kept = folder / "snapshots"
+        trainer = WorldTrainer(params, config, clips, seed, device, kept)
         history = fit(
             trainer, name="train", steps=params.steps, checkpoint_every=params.checkpoint_every,
             clip_norm=None, folder=folder, stop=stop, say=say,
@@ -61,7 +62,10 @@ def app(
         assert isinstance(denoiser, Denoiser)
         metrics = teacher_forced_errors(denoiser, held_out, seed, device)
         write_training_report(report, metrics, history, {})
-        save_world(out, averages, config, store.mean, store.std, store.vae_identity, record)
+        save_world(
+            out, averages, config, store.mean, store.std, store.vae_identity, record,
+            steps=params.steps, snapshots=trainer.snapshots, kept=kept,
+        )  # fmt: skip
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from oniris_core.nn.power_average import exponent_of_width
 from oniris_core.training.checkpoints import Checkpoints
-from oniris_core.training.ema import PowerEma, exponent_of_width
+from oniris_core.training.ema import PowerEma
 from oniris_core.training.schedules import cosine, inverse_sqrt, warmup
 from oniris_core.world.loss import ExpectedLoss
 from tests.conftest import Run, start, tree

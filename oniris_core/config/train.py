@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from oniris_core.config.base import Float, Floats, Ints, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Floats, Ints, Params, Positive, Share
 
 
 class TrainParams(Params):
@@ -35,6 +35,9 @@ class TrainParams(Params):
     context_noise: Float = Field(ge=0, le=2, description="sigma of the clean frames: from 0 up to this, drawn per clip")
     frame_only_share: Share = Field(description="share of the steps without any past (the weak model of guidance)")
     ema_widths: Floats = Field(description="widths of the weights' averages, relative to the training's length")
+    ema_snapshots: Count = Field(
+        description="snapshots of each average, evenly spread over the training, from which any width can be made"
+    )
     checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
 
     @model_validator(mode="after")

@@ -1,5 +1,7 @@
 """What a training step of the world model is."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.schedules import inverse_sqrt, warmup
+from oniris_core.training.snapshots import SnapshotEma
+from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.loss import ExpectedLoss, frame_only_errors, noised_errors
 from oniris_core.world.unet import UNetConfig
@@ -28,10 +32,20 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
 
 
 class WorldTrainer:
-    """Trains a denoiser on random latent clips; see `oniris_core.training.fit.Trainer`."""
+    """Trains a denoiser on random latent clips; see `oniris_core.training.fit.Trainer`.
+
+    Attributes:
+        snapshots: after which steps the averages are kept, as files in the folder `kept`.
+    """
 
     def __init__(
-        self, params: TrainParams, config: DenoiserConfig, clips: LatentClips, seed: int, device: torch.device
+        self,
+        params: TrainParams,
+        config: DenoiserConfig,
+        clips: LatentClips,
+        seed: int,
+        device: torch.device,
+        kept: Path,
     ):
         self._params, self._clips, self._seed, self._device = params, clips, seed, device
         torch.manual_seed(int(torch_generator(seed, "world/init").initial_seed()))
@@ -41,7 +55,10 @@ class WorldTrainer:
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self.model.parameters(), lr=params.lr, betas=(0.9, 0.99)
         )
-        self.emas = [PowerEma(self.model, width) for width in params.ema_widths]
+        self.snapshots = snapshot_steps(params.steps, params.ema_snapshots)
+        self.emas: list[PowerEma] = [
+            SnapshotEma(self.model, width, self.snapshots, kept) for width in params.ema_widths
+        ]
         self.expected = ExpectedLoss().to(device)
         self.extra: nn.Module = self.expected
 
