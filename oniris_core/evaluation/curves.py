@@ -1,5 +1,6 @@
 """The reports of the training stages: metrics.json, curves as CSV for plots, pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,25 @@ from oniris_core.common.files import staged_folder, to_json
 
 
 def write_training_report(
-    out: Path, metrics: dict[str, Any], history: dict[str, Tensor], pictures: dict[str, np.ndarray]
+    out: Path,
+    metrics: dict[str, Any],
+    history: dict[str, Tensor],
+    pictures: Mapping[str, np.ndarray | Figure],
+    tables: Mapping[str, str] | None = None,
 ) -> None:
-    """Write metrics.json, curves.csv, curves.png and one PNG for each of `pictures` (uint8 [H, W, 3])."""
+    """Write metrics.json, curves.csv, curves.png, a PNG for each of `pictures` (uint8 [H, W, 3]), a CSV for each table."""
     curves = {name: values.numpy() for name, values in sorted(history.items())}
     with staged_folder(out, "report") as folder:
         (folder / "metrics.json").write_text(to_json(metrics))
         (folder / "curves.csv").write_text(curve_table(curves))
         save_figure(curve_figure(curves), folder / "curves.png")
         for name, picture in pictures.items():
-            iio.imwrite(folder / f"{name}.png", picture)
+            if isinstance(picture, Figure):
+                save_figure(picture, folder / f"{name}.png")
+            else:
+                iio.imwrite(folder / f"{name}.png", picture)
+        for name, table in (tables or {}).items():
+            (folder / f"{name}.csv").write_text(table)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -10,12 +10,13 @@ from oniris_core.config.train import TrainParams
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
+from oniris_core.training.distributed import of_all_ranks
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.schedules import inverse_sqrt, warmup
 from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
-from oniris_core.world.loss import ExpectedLoss, frame_only_errors, noised_errors
+from oniris_core.world.loss import ExpectedLoss, frame_only_errors, loss_rows, noised_errors
 from oniris_core.world.unet import UNetConfig
 
 
@@ -81,7 +82,7 @@ class WorldTrainer:
         errors = noised_errors(self.denoiser, x, actions, has_action, sigma, noise, clean_sigma, clean_noise)
         per_frame = errors.loss
         usual = self.expected(sigma)
-        self.expected.observe(sigma, per_frame.detach(), step)
+        self.expected.observe(of_all_ranks(loss_rows(sigma, per_frame)))
         return (per_frame / usual).mean(), {"weighted": per_frame.detach().mean()}
 
     def lr(self, step: int) -> float:
