@@ -55,7 +55,7 @@ def test_churn_keeps_the_marginal(churn: float) -> None:
     sigmas = sigma_schedule(64, top, 0.01, 3)
     still, churned = (heun(gaussian(std, mean), x, sigmas, amount, noise) for amount in (0, churn))
     for made in (still, churned):
-        assert float(made.mean()) == pytest.approx(mean, abs=0.01)  # four standard errors, as below more than five
+        assert float(made.mean()) == pytest.approx(mean, abs=0.01)  # four standard errors
         assert float(made.std()) == pytest.approx(std, abs=0.01)
     assert float((still - churned).abs().mean()) > 0.05  # noise was renewed
 
