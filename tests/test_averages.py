@@ -1,5 +1,7 @@
 """Post-hoc averages: any width from snapshots of the tracked ones, close to what tracking it would have given."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.world.averages import Averages, snapshot_file, snapshot_steps
 from oniris_core.world.store import load_world
 from tests.conftest import Run, one_thread, tree
+from tests.test_cli import sign
 
 STEPS = 1500
 
@@ -136,3 +139,17 @@ def test_render_takes_any_width(pipeline: Path, run: Run) -> None:
     result = run(pipeline, "render", "--ema-width", "0.075")
     assert result.exit_code == 0, result.output
     assert tree(pipeline / "renders") != before
+
+
+@pytest.mark.pipeline
+def test_a_model_from_before_snapshots_has_its_tracked_widths(pipeline: Path) -> None:
+    folder = pipeline / "models/world"
+    tracked = load_world(folder, 0.05).denoiser.state_dict()
+    about = json.loads((folder / "config.json").read_text())
+    del about["ema_snapshots"], about["steps"]
+    (folder / "config.json").write_text(json.dumps(about))
+    shutil.rmtree(folder / "snapshots")
+    sign(folder)
+    assert all(torch.equal(value, tracked[k]) for k, value in load_world(folder, 0.05).denoiser.state_dict().items())
+    with pytest.raises(UserError, match="no snapshots to make others from"):
+        load_world(folder, 0.075)
