@@ -36,6 +36,7 @@ def app(
     from oniris_core.common.process import stop_requests
     from oniris_core.common.runs import workspace
     from oniris_core.evaluation.curves import write_training_report
+    from oniris_core.evaluation.loss_profile import loss_by_position, loss_by_sigma, loss_figure
     from oniris_core.evaluation.teacher_forced import teacher_forced_errors
     from oniris_core.training.fit import fit
     from oniris_core.training.world import WorldTrainer, denoiser_config
@@ -51,7 +52,8 @@ def app(
     record = {"params": settings.as_json("train"), "latents": store.identity}
 
     with workspace("train", out, record=record, device=str(device)) as folder, stop_requests() as stop:
-        trainer = WorldTrainer(params, config, clips, seed, device)
+        kept = folder / "snapshots"
+        trainer = WorldTrainer(params, config, clips, seed, device, kept)
         history = fit(
             trainer, name="train", steps=params.steps, checkpoint_every=params.checkpoint_every,
             clip_norm=None, folder=folder, stop=stop, say=say,
@@ -60,8 +62,15 @@ def app(
         denoiser = trainer.emas[0].model
         assert isinstance(denoiser, Denoiser)
         metrics = teacher_forced_errors(denoiser, held_out, seed, device)
-        write_training_report(report, metrics, history, {})
-        save_world(out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record)
+        tables = {
+            "loss_by_sigma": loss_by_sigma(trainer.expected), "loss_by_position": loss_by_position(trainer.expected)
+        }  # fmt: skip
+        pictures = {"loss_by_sigma": loss_figure(trainer.expected)}
+        write_training_report(report, metrics, history, pictures, tables)
+        save_world(
+            out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record,
+            steps=params.steps, snapshots=trainer.snapshots, kept=kept,
+        )  # fmt: skip
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 
 

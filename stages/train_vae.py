@@ -28,7 +28,7 @@ def app(
 
     params, seed = settings.own, settings.common.seed
     store = open_episodes(episode_store)
-    perceptual_path = Path(params.perceptual_path) if params.perceptual_weight and params.perceptual_path else None
+    perceptual_path = Path(params.perceptual_path) if params.perceptual_weight else None
     if perceptual_path and not perceptual_path.is_file():
         raise UserError(f"train_vae.perceptual_path = {perceptual_path} does not exist: name a safetensors file")
 

@@ -1,10 +1,11 @@
 """A tiny pipeline, run once, that many tests look at or copy."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def _same_threads() -> None:
     import torch
 
     torch.set_num_threads(2)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """For networks so small that a second thread is in the way, above all on a machine that has other work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tree(folder: Path, without: str = "") -> dict[str, bytes]:

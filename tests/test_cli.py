@@ -236,7 +236,11 @@ class Damage:
 
     @staticmethod
     def unknown_average(folder: Path) -> tuple[str, list[str], str]:
-        return "render", ["--ema-width", "0.2"], r"ema_width = 0.2 is not in models/world; there are: 0.05, 0.1"
+        return (
+            "render",
+            ["--ema-width", "0.2"],
+            r"ema_width = 0.2 is out of reach of .* missed by \d+%; choose one from 0.0\d+ to 0.1",
+        )
 
     @staticmethod
     def no_cuda(folder: Path) -> tuple[str, list[str], str]:

@@ -1,9 +1,12 @@
 """One loop, resumable to the bit: an interrupted run and an undisturbed one give the same bytes."""
 
+import io
 import json
 import math
+import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from unittest.mock import patch
@@ -11,21 +14,25 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
+from oniris_core.common.seeds import torch_generator
 from oniris_core.config.reader import read_yaml
 from oniris_core.config.train import TrainParams
 from oniris_core.data.clips import TRAIN
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import open_latents
+from oniris_core.evaluation.loss_profile import loss_by_position, loss_by_sigma, loss_figure
+from oniris_core.nn.power_average import exponent_of_width
 from oniris_core.training.checkpoints import Checkpoints
-from oniris_core.training.ema import PowerEma, exponent_of_width
+from oniris_core.training.distributed import of_all_ranks
+from oniris_core.training.ema import PowerEma
 from oniris_core.training.muon import Muon, orthogonalised
 from oniris_core.training.schedules import cosine, inverse_sqrt, warmup
 from oniris_core.training.vae import VaeTrainer
 from oniris_core.training.world import WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser
-from oniris_core.world.loss import ExpectedLoss
+from oniris_core.world.loss import PAIRS, ExpectedLoss, loss_rows
 from tests.conftest import Run, start, tree
 from tests.test_vae import save_vgg
 
@@ -195,20 +202,28 @@ def test_learning_rates() -> None:
     assert cosine(10, 10, 0.1) == pytest.approx(0.1)
 
 
+def observed(steps: int, g: torch.Generator) -> ExpectedLoss:
+    """After steps of 8 clips of 8 frames whose loss is 0.2 sqrt(sigma), three times that in the first frame, +- 10 %."""
+    expected = ExpectedLoss()
+    for _ in range(steps):
+        sigma = torch.randn(8, 8, generator=g).exp()
+        loss = 0.2 * sigma.sqrt() * torch.exp(0.1 * torch.randn(8, 8, generator=g))
+        loss[:, 0] *= 3
+        expected.observe(loss_rows(sigma, loss))
+    return expected
+
+
 def test_the_expected_loss_follows_the_loss() -> None:
-    expected, g = ExpectedLoss(), torch.Generator().manual_seed(0)
     sigma = torch.tensor([0.1, 1.0, 5.0])
-    assert torch.equal(expected(sigma), torch.ones(3))  # nothing seen yet
-    for step in range(401):
-        s = torch.randn(64, generator=g).exp()
-        expected.observe(s, 0.2 * s.sqrt() * torch.exp(0.1 * torch.randn(64, generator=g)), step)
-    torch.testing.assert_close(expected(sigma).log10(), (0.2 * sigma.sqrt()).log10(), atol=0.05, rtol=0)
+    expected = observed(401, torch.Generator().manual_seed(0))
+    usual = 0.2 * sigma.sqrt() * 3 ** (1 / 8)
+    torch.testing.assert_close(expected(sigma).log10(), usual.log10(), atol=0.05, rtol=0)
     copy = ExpectedLoss()
     copy.load_state_dict(expected.state_dict())
     assert torch.equal(copy(sigma), expected(sigma))
 
 
-def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path) -> None:
+def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path, tmp_path: Path) -> None:
     content = read_yaml(tiny_pipeline / "params.yaml")["train"]
     store = open_latents(tiny_pipeline / "data/latents.zarr")
     given = {}
@@ -217,7 +232,7 @@ def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path) -> Non
             {**content, "action_drop_share": share, "batch": 16, "frame_only_share": 0.25}
         )
         clips = LatentClips(store, TRAIN, params.clip_latents, "clips")
-        trainer = WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"))
+        trainer = WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"), tmp_path)
         with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
             for step in range(6):
                 trainer.loss(step)
@@ -228,6 +243,105 @@ def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path) -> Non
     dropped = ~some[:, 1:].any(1)
     assert torch.equal(some[~dropped], whole[~dropped])  # a clip keeps all of its actions or none
     assert 0.2 < float(dropped.float().mean()) < 0.6
+
+
+LEVELS = 10 ** torch.linspace(-2, 2, 41)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 50])
+@pytest.mark.parametrize("loss", [1e-3, 1.0, 1e3])
+def test_few_frames_move_the_curve_towards_them_and_nowhere_far(count: int, loss: float) -> None:
+    expected, g = ExpectedLoss(), torch.Generator().manual_seed(count)
+    sigma = torch.randn(count, 1, generator=g).exp()
+    expected.observe(loss_rows(sigma, torch.full_like(sigma, loss)))
+    curve = expected(LEVELS).log10() / math.log10(loss) if loss != 1 else expected(LEVELS).log10()
+    if count == 0 or loss == 1:
+        torch.testing.assert_close(expected(LEVELS), torch.ones(41))
+    else:  # between the prior, a loss of 1, and what was seen; the more frames, the nearer
+        assert curve.min() > -0.05
+        assert curve.max() < 1.05
+        near = (expected(sigma).log10() / math.log10(loss)).mean()
+        assert {1: 0.05, 5: 0.3, 50: 0.8}[count] < near < {1: 0.3, 5: 0.7, 50: 1.0}[count]
+
+
+def test_frames_of_one_noise_level_say_nothing_wild_of_others() -> None:
+    expected = ExpectedLoss()
+    sigma = torch.full((100, 50), 0.7)
+    expected.observe(loss_rows(sigma, torch.full_like(sigma, 0.01)))
+    assert float(expected(torch.tensor(0.7))) == pytest.approx(0.01, rel=0.05)
+    assert expected(LEVELS).min() > 0.009
+    assert expected(LEVELS).max() < 1.3
+
+
+@pytest.mark.parametrize("outlier", [1e-12, 1e9])
+def test_an_outlier_moves_the_curve_little(outlier: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    sigma = torch.randn(50, 1, generator=g).exp()
+    loss = 0.3 * torch.exp(0.3 * torch.randn(50, 1, generator=g))
+    with_it = loss.clone()
+    with_it[7] = outlier
+    curves = []
+    for losses in (loss, with_it):
+        expected = ExpectedLoss()
+        expected.observe(loss_rows(sigma, losses))
+        curves.append(expected(sigma.sort(dim=0).values[2:-2]).log10())
+    assert (curves[0] - curves[1]).abs().max() < 0.15  # decades; the outlier is 9 or 12 away
+
+
+def test_the_curve_is_fitted_often_at_first_and_then_every_so_often() -> None:
+    expected, fits = ExpectedLoss(), []
+    with patch.object(ExpectedLoss, "_fit", lambda *_: fits.append(int(expected.steps)) or torch.zeros(9)):
+        for _ in range(401):
+            expected.observe(torch.zeros(1, 3))
+    assert fits == [1, 2, 4, 8, 16, 32, 64, 128, 200, 256, 400]
+
+
+def _rank(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    expected = ExpectedLoss()
+    for step in range(3):
+        expected.observe(of_all_ranks(rows_of(rank, step)))
+    torch.save(expected.state_dict(), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def rows_of(rank: int, step: int) -> torch.Tensor:
+    return torch.randn(16, 3, generator=torch_generator(0, "rows", rank, step))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of the loopback device is Linux's")
+def test_two_ranks_see_the_frames_of_both(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    alone = ExpectedLoss()
+    for step in range(3):
+        alone.observe(torch.cat([of_all_ranks(rows_of(rank, step)) for rank in (0, 1)]))
+    for rank in (0, 1):
+        for name, value in torch.load(tmp_path / f"{rank}.pt").items():
+            assert torch.equal(value, alone.state_dict()[name]), name
+
+
+def test_tables_of_the_loss() -> None:
+    expected = observed(400, torch.Generator().manual_seed(1))
+    assert len(expected.recent) == PAIRS
+    by_position = np.genfromtxt(io.StringIO(loss_by_position(expected)), delimiter=",", names=True)
+    assert by_position["position"].tolist() == list(range(8))
+    assert by_position["frames"].sum() == PAIRS
+    first, others = by_position["relative"][0], by_position["relative"][1:]
+    assert first / others.mean() == pytest.approx(3, rel=0.05)
+    assert np.ptp(others) < 0.1
+    by_sigma = np.genfromtxt(io.StringIO(loss_by_sigma(expected)), delimiter=",", names=True)
+    assert by_sigma["frames"].sum() == PAIRS
+    usual = by_sigma[by_sigma["frames"] > 100]
+    np.testing.assert_allclose(usual["loss"], 0.2 * usual["sigma"] ** 0.5 * 3 ** (1 / 8), rtol=0.25)
+    np.testing.assert_allclose(usual["usual"], usual["loss"], rtol=0.25)
+    assert loss_figure(expected).axes
+
+
+def test_tables_of_no_loss_at_all() -> None:
+    assert loss_by_sigma(ExpectedLoss()) == "sigma,frames,loss,usual\n"
+    assert loss_by_position(ExpectedLoss()) == "position,frames,loss,relative\n"
+    assert loss_figure(ExpectedLoss()).axes
 
 
 @pytest.mark.pipeline
@@ -243,6 +357,11 @@ def test_reports_hold_numbers_and_curves(tiny_pipeline: Path) -> None:
     curve = np.genfromtxt(tiny_pipeline / "reports/train/curves.csv", delimiter=",", names=True)
     assert len(curve) == 6
     assert all(math.isfinite(value) for value in curve["loss"])
+    by_position = np.genfromtxt(tiny_pipeline / "reports/train/loss_by_position.csv", delimiter=",", names=True)
+    assert by_position["position"].tolist() == [0, 1, 2]
+    by_sigma = np.genfromtxt(tiny_pipeline / "reports/train/loss_by_sigma.csv", delimiter=",", names=True)
+    assert by_sigma["frames"].sum() == by_position["frames"].sum() > 0
+    assert (tiny_pipeline / "reports/train/loss_by_sigma.png").is_file()
 
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16), (8, 1)])

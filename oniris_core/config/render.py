@@ -15,7 +15,11 @@ class RenderParams(Params):
     videos: Positive = Field(description="episodes shown as videos and in the contact sheet")
     upscale: Positive = Field(description="each pixel of a video is shown as this many, along height and width")
 
-    ema_width: Float = Field(gt=0, description="which of train.ema_widths to use")
+    ema_width: Float = Field(
+        gt=0,
+        lt=0.28,
+        description="width of the weights' average: one of train.ema_widths, or any made of their snapshots",
+    )
     solver_steps: Positive = Field(description="noise levels of the Heun solver")
     sigma_max: Float = Field(gt=0, description="noise level generation starts from")
     sigma_min: Float = Field(gt=0, description="last noise level before zero")

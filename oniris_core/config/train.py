@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from oniris_core.config.base import Float, Floats, Ints, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Floats, Ints, Params, Positive, Share
 
 
 class TrainParams(Params):
@@ -38,6 +38,9 @@ class TrainParams(Params):
         description="share of the clips whose actions are withheld (the model without actions, for render.action_guidance)"
     )
     ema_widths: Floats = Field(description="widths of the weights' averages, relative to the training's length")
+    ema_snapshots: Count = Field(
+        description="snapshots of each average, evenly spread over the training, from which any width can be made"
+    )
     checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
 
     @model_validator(mode="after")

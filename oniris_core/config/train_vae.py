@@ -40,7 +40,7 @@ class TrainVaeParams(Params):
     discriminator_channels: Positive = Field(description="channels of the discriminators' first layer")
     discriminator_lr: Float = Field(gt=0, description="their learning rate (Adam)")
     perceptual_weight: Float = Field(ge=0, description="weight of the perceptual loss; 0: none")
-    perceptual_path: str | None = Field(description="safetensors file of VGG weights, in torchvision's names")
+    perceptual_path: str = Field(description="safetensors file of VGG weights, in torchvision's names")
 
     eval_clips: Positive = Field(description="held-out clips for the report")
 
@@ -53,7 +53,7 @@ class TrainVaeParams(Params):
         group = 1
         for factor in self.time_compression:
             group *= factor
-        if self.perceptual_weight and self.perceptual_path is None:
+        if self.perceptual_weight and not self.perceptual_path:
             raise ValueError("perceptual_weight needs perceptual_path, a safetensors file of VGG weights")
         if self.clip_frames % group:
             raise ValueError(f"clip_frames = {self.clip_frames} must be a multiple of the time compression {group}")

@@ -13,9 +13,13 @@ from oniris_core.common.files import staged_folder, to_json
 
 
 def write_training_report(
-    out: Path, metrics: dict[str, Any], history: dict[str, Tensor], pictures: Mapping[str, np.ndarray | Figure]
+    out: Path,
+    metrics: dict[str, Any],
+    history: dict[str, Tensor],
+    pictures: Mapping[str, np.ndarray | Figure],
+    tables: Mapping[str, str] | None = None,
 ) -> None:
-    """Write metrics.json, curves.csv, curves.png and one PNG for each of `pictures` (uint8 [H, W, 3] or figures).
+    """Write metrics.json, curves.csv, curves.png, a PNG for each of `pictures` (uint8 [H, W, 3]), a CSV for each table.
 
     The metrics are completed by `seconds`, what all steps took together.
     """
@@ -30,6 +34,8 @@ def write_training_report(
                 save_figure(picture, folder / f"{name}.png")
             else:
                 iio.imwrite(folder / f"{name}.png", picture)
+        for name, table in (tables or {}).items():
+            (folder / f"{name}.csv").write_text(table)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -5,18 +5,7 @@ import copy
 import torch
 from torch import nn
 
-
-def exponent_of_width(width: float) -> float:
-    """The exponent gamma whose averaging profile t^gamma has the relative standard deviation `width`.
-
-    Solves width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) (eq. 126) by bisection; 0 < width < 0.28.
-    """
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        variance = (middle + 1) / ((middle + 2) ** 2 * (middle + 3))
-        low, high = (middle, high) if variance > width**2 else (low, middle)
-    return (low + high) / 2
+from oniris_core.nn.power_average import exponent_of_width
 
 
 class PowerEma:

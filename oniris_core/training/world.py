@@ -1,5 +1,7 @@
 """What a training step of the world model is."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -8,10 +10,13 @@ from oniris_core.config.train import TrainParams
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
+from oniris_core.training.distributed import of_all_ranks
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.schedules import inverse_sqrt, warmup
+from oniris_core.training.snapshots import SnapshotEma
+from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
-from oniris_core.world.loss import ExpectedLoss, frame_only_errors, noised_errors
+from oniris_core.world.loss import ExpectedLoss, frame_only_errors, loss_rows, noised_errors
 from oniris_core.world.unet import UNetConfig
 
 
@@ -28,10 +33,20 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
 
 
 class WorldTrainer:
-    """Trains a denoiser on random latent clips; see `oniris_core.training.fit.Trainer`."""
+    """Trains a denoiser on random latent clips; see `oniris_core.training.fit.Trainer`.
+
+    Attributes:
+        snapshots: after which steps the averages are kept, as files in the folder `kept`.
+    """
 
     def __init__(
-        self, params: TrainParams, config: DenoiserConfig, clips: LatentClips, seed: int, device: torch.device
+        self,
+        params: TrainParams,
+        config: DenoiserConfig,
+        clips: LatentClips,
+        seed: int,
+        device: torch.device,
+        kept: Path,
     ):
         self._params, self._clips, self._seed, self._device = params, clips, seed, device
         torch.manual_seed(int(torch_generator(seed, "world/init").initial_seed()))
@@ -41,7 +56,10 @@ class WorldTrainer:
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self.model.parameters(), lr=params.lr, betas=(0.9, 0.99)
         )
-        self.emas = [PowerEma(self.model, width) for width in params.ema_widths]
+        self.snapshots = snapshot_steps(params.steps, params.ema_snapshots)
+        self.emas: list[PowerEma] = [
+            SnapshotEma(self.model, width, self.snapshots, kept) for width in params.ema_widths
+        ]
         self.expected = ExpectedLoss().to(device)
         self.extra: nn.Module = self.expected
         self.others = dict[str, torch.optim.Optimizer]()
@@ -67,7 +85,7 @@ class WorldTrainer:
         errors = noised_errors(self.denoiser, x, actions, has_action, sigma, noise, clean_sigma, clean_noise)
         per_frame = errors.loss
         usual = self.expected(sigma)
-        self.expected.observe(sigma, per_frame.detach(), step)
+        self.expected.observe(of_all_ranks(loss_rows(sigma, per_frame)))
         return (per_frame / usual).mean(), {"weighted": per_frame.detach().mean()}
 
     def lr(self, step: int) -> float:

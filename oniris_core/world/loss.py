@@ -12,44 +12,64 @@ from oniris_core.world.denoiser import Denoiser
 TERMS = 4
 PAIRS = 10_000
 REFIT_EVERY = 200
-FEWEST = 500
+PRIOR = 20.0
+TAIL = 1.0
 
 
 class ExpectedLoss(nn.Module):
     """A curve of the usual loss over sigma, so that each noise level pulls equally.
 
-    Least squares of log10(loss) on a Fourier basis of `TERMS` frequencies of log10(sigma), over the last `PAIRS` pairs,
-    refitted every `REFIT_EVERY` steps. Below `FEWEST` pairs it is 1 everywhere. Its state is in buffers.
+    Least squares of log10(loss) on a Fourier basis of `TERMS` frequencies of log10(sigma), over the last `PAIRS` frames,
+    refitted at the first, second, fourth, ... and then at every `REFIT_EVERY`-th step. Residuals beyond `TAIL` decades
+    pull with constant force only (Huber's weights). A prior worth `PRIOR` frames says that the loss is 1, which it is
+    before training (the network gives 0, its targets have unit variance): few frames, or frames of one noise level only,
+    move the curve little and nowhere far. The state is in buffers.
     """
 
-    pairs: Tensor
+    rows: Tensor
     seen: Tensor
+    steps: Tensor
     coefficients: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("pairs", torch.zeros(PAIRS, 2))
+        self.register_buffer("rows", torch.zeros(PAIRS, 3))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("coefficients", torch.zeros(1 + 2 * TERMS))
 
     def forward(self, sigma: Tensor) -> Tensor:
         """The usual loss at each sigma; same shape, above 0."""
         return 10 ** (self._basis(sigma.log10()) @ self.coefficients)
 
+    @property
+    def recent(self) -> Tensor:
+        """[0..PAIRS, 3]: the frames the curve is fitted to, as `loss_rows` gives them."""
+        return self.rows[: min(int(self.seen), PAIRS)]
+
     @torch.no_grad()
-    def observe(self, sigma: Tensor, loss: Tensor, step: int) -> None:
-        """Take in the (sigma, loss) pairs of a step, and refit when it is time."""
-        new = torch.stack([sigma.flatten().log10(), loss.flatten().clamp(min=1e-12).log10()], dim=1)[-PAIRS:]
+    def observe(self, rows: Tensor) -> None:
+        """Take in the frames of a step, as `loss_rows` gives them, and refit when it is time."""
+        new = rows[-PAIRS:]
         index = (self.seen + torch.arange(len(new), device=new.device)) % PAIRS
-        self.pairs[index] = new.to(self.pairs)
+        self.rows[index] = new.to(self.rows)
         self.seen += len(new)
-        count = min(int(self.seen), PAIRS)
-        if count >= FEWEST and (step % REFIT_EVERY == 0 or count - len(new) < FEWEST):
-            x, y = self.pairs[:count].double().cpu().unbind(1)
-            basis = self._basis(x)
-            # A little ridge keeps the fit sane where there are few noise levels.
-            gram = basis.T @ basis + 1e-3 * count * torch.diag(torch.tensor([0.0] + [1.0] * 2 * TERMS).double())
-            self.coefficients.copy_(torch.linalg.solve(gram, basis.T @ y))
+        self.steps += 1
+        steps = int(self.steps)
+        if steps % REFIT_EVERY == 0 or steps & (steps - 1) == 0:
+            self.coefficients.copy_(self._fit(self.recent.double().cpu()))
+
+    def _fit(self, rows: Tensor) -> Tensor:
+        basis, y = self._basis(rows[:, 0]), rows[:, 1]
+        # Beside the prior a little ridge keeps the curve sane where there are no noise levels.
+        ridge = torch.full((basis.shape[1],), PRIOR + 1e-3 * len(rows)).double()
+        ridge[0] = PRIOR
+        weight, coefficients = torch.ones_like(y), torch.zeros_like(ridge)
+        for _ in range(5):
+            weighted = basis * weight[:, None]
+            coefficients = torch.linalg.solve(weighted.T @ basis + ridge.diag(), weighted.T @ y)
+            weight = TAIL / (y - basis @ coefficients).abs().clamp(min=TAIL)
+        return coefficients
 
     @staticmethod
     def _basis(log_sigma: Tensor) -> Tensor:
@@ -57,6 +77,12 @@ class ExpectedLoss(nn.Module):
         k = torch.arange(1, TERMS + 1, device=log_sigma.device, dtype=log_sigma.dtype)
         angle = log_sigma[..., None] * (2 * math.pi / 10) * k
         return torch.cat([torch.ones_like(log_sigma)[..., None], angle.cos(), angle.sin()], dim=-1)
+
+
+def loss_rows(sigma_BT: Tensor, loss_BT: Tensor) -> Tensor:
+    """[B * T, 3]: of every frame log10(sigma), log10(loss) and the position in its clip."""
+    position = torch.arange(sigma_BT.shape[1], device=sigma_BT.device).expand_as(sigma_BT)
+    return torch.stack([sigma_BT.log10(), loss_BT.clamp(min=1e-12).log10(), position], dim=-1).flatten(0, 1).detach()
 
 
 @dataclass(frozen=True)

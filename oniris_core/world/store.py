@@ -1,6 +1,7 @@
-"""The artefact `models/world`: config.json and one safetensors file per average of the weights."""
+"""The artefact `models/world`: config.json, one safetensors file per average of the weights, and its snapshots."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from torch import nn
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import open_artefact, staged_folder, to_json
-from oniris_core.common.weights import load_into, load_tensors, save_tensors
+from oniris_core.common.weights import load_into, save_tensors
 from oniris_core.data.actions import ActionSpec
+from oniris_core.world.averages import Averages, snapshot_file
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 
 KIND = "world"
@@ -47,8 +49,23 @@ def save_world(
     action_spec: ActionSpec,
     vae_identity: str,
     record: dict[str, Any],
+    *,
+    steps: int,
+    snapshots: tuple[int, ...],
+    kept: Path,
 ) -> None:
-    """Write a world model: one file of weights for each relative width in `averages`."""
+    """Write a world model.
+
+    Args:
+        out: the folder; replaced at once when all is written.
+        averages: the averaged model of each relative width that was tracked.
+        config: the architecture.
+        mean, std, vae_identity: see `World`.
+        record: what else to remember, JSON values.
+        steps: length of the training.
+        snapshots: after which steps the averages were kept.
+        kept: the folder in which `write_snapshot` left them.
+    """
     about = {
         "architecture": config.to_json(),
         "latent_mean": [float(value) for value in mean],
@@ -56,36 +73,40 @@ def save_world(
         "action_spec": action_spec.to_json(),
         "vae_identity": vae_identity,
         "ema_widths": list(averages),
+        "ema_snapshots": list(snapshots),
+        "steps": steps,
         **record,
     }
     with staged_folder(out, KIND) as folder:
         (folder / "config.json").write_text(to_json(about))
+        files = Averages(folder, tuple(averages), steps, snapshots)
+        (folder / "snapshots").mkdir()
         for width, model in averages.items():
-            save_tensors(folder / f"ema_{width:.3f}.safetensors", model.state_dict())
+            save_tensors(files.file(width, steps), model.state_dict())
+            for step in snapshots:
+                shutil.copyfile(snapshot_file(kept, width, step), files.file(width, step))
 
 
 def load_world(path: Path, ema_width: float | None = None, device: torch.device | str = "cpu") -> World:
-    """A world model with the weights averaged at the relative width `ema_width` (None: the first one that was saved).
+    """A world model with the weights averaged at the relative width `ema_width`, tracked or reconstructed.
+
+    None stands for the first width that was tracked.
 
     Raises:
-        UserError: missing, damaged, another architecture, or a width it was not saved with.
+        UserError: missing, damaged, another architecture, or a width out of reach.
     """
     artefact = open_artefact(path, KIND, made_by="train")
     try:
         about = json.loads((path / "config.json").read_bytes())
         config = DenoiserConfig.from_json(about["architecture"])
-        widths = [float(width) for width in about["ema_widths"]]
+        widths = tuple(float(width) for width in about["ema_widths"])
+        # A model without snapshots, or from before there were any, has its tracked widths only.
+        averages = Averages(path, widths, int(about.get("steps", 1)), tuple(map(int, about.get("ema_snapshots", ()))))
         mean, std = np.array(about["latent_mean"], np.float32), np.array(about["latent_std"], np.float32)
         action_spec = ActionSpec.from_json(about["action_spec"])
         vae_identity = str(about["vae_identity"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{path / 'config.json'} does not describe a world model: {error!r}") from None
-    ema_width = widths[0] if ema_width is None else ema_width
-    if ema_width not in widths:
-        raise UserError(
-            f"render.ema_width = {ema_width:g} is not in {path}; there are: {', '.join(f'{w:g}' for w in widths)}"
-        )
     denoiser = Denoiser(config)
-    file = path / f"ema_{ema_width:.3f}.safetensors"
-    load_into(denoiser, load_tensors(file), file)
+    load_into(denoiser, averages.load(widths[0] if ema_width is None else ema_width), path)
     return World(denoiser.to(device).eval(), mean, std, action_spec, vae_identity, artefact.identity)

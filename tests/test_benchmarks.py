@@ -1,0 +1,71 @@
+"""Each benchmark runs at the smallest size and prints its table; what it counts, not what it times, is checked."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import conditioning_cost, rollout_cost, training_cost
+from benchmarks.harness import count_flops, make_denoiser, medians, random_clip, two_stream_pass
+from oniris_core.world.temporal import Attention
+from tests.conftest import ROOT
+
+SMALL = ["--latent-channels", "4", "--latent-size", "4", "--repetitions", "1"]
+
+
+def table(module, params: Path, *options: str) -> list[list[str]]:
+    app = typer.Typer()
+    app.command()(module.main)
+    result = CliRunner().invoke(app, [*SMALL, "--params", str(params / "params.yaml"), *options])
+    assert result.exit_code == 0, result.output
+    return [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
+
+
+def test_training_cost(params_only: Path) -> None:
+    rows = table(training_cost, params_only, "--clips", "2,4", "--frames", "4")
+    assert [row[0].strip() for row in rows] == ["clip", "---:", "2", "4"]
+    assert all(float(row[-1]) <= 1.1 for row in rows[2:])
+
+
+def test_rollout_cost(params_only: Path) -> None:
+    rows = table(rollout_cost, params_only, "--early", "1", "--late", "3")
+    assert [row[0].strip() for row in rows if row[0].strip().isdigit()] == ["1", "3", "1", "2", "3"]
+
+
+def test_conditioning_cost(params_only: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "cost.png"
+    rows = table(conditioning_cost, params_only, "--contexts", "2,8", "--frames", "9", "--plot", str(plot))[2:]
+    mflop = {(int(row[0]), row[1].strip()): float(row[4]) for row in rows}
+    assert plot.stat().st_size > 1000
+    assert mflop[8, "frame stacking"] == mflop[2, "frame stacking"]
+    assert mflop[8, "two streams"] < 1.5 * mflop[2, "two streams"]
+    assert mflop[8, "cross-attention"] > 2.5 * mflop[2, "cross-attention"]
+
+
+def test_attention_on_masked_blocks_would_be_counted(params_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the dense-mask reference in its place, attention computes several times what the mask needs."""
+    from tests.reference import dense_attention
+
+    denoiser = make_denoiser(params_only / "params.yaml", 4, 4, torch.device("cpu"))
+    clip = random_clip(denoiser.config, 1, 4, torch.device("cpu"))
+    needed = training_cost.attention_flops_needed(denoiser, 4)
+    _, attention = count_flops(lambda: two_stream_pass(denoiser, clip))
+    assert attention / needed == pytest.approx(1, abs=0.1)
+    monkeypatch.setattr(Attention, "forward", dense_attention)
+    _, attention = count_flops(lambda: two_stream_pass(denoiser, clip))
+    assert attention / needed == pytest.approx(8 * 8 / (2 * (1 + 2 + 3 + 4)), abs=0.1)
+
+
+def test_repetitions_alternate() -> None:
+    calls = []
+    assert medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2).keys() == {"a", "b"}
+    assert calls == ["a", "b", "a", "b", "a", "b"]  # once each to warm up
+
+
+def test_the_readme_names_every_benchmark() -> None:
+    text = (ROOT / "benchmarks/README.md").read_text()
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "harness"}
+    assert set(re.findall(r"python -m benchmarks\.(\w+)", text)) == scripts
