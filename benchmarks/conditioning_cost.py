@@ -16,6 +16,7 @@ All three run the project's own UNet at the same widths, forward and backward, o
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -45,64 +46,77 @@ from benchmarks.harness import (
 from oniris_core.common.devices import pick_device
 from oniris_core.evaluation.curves import save_figure
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
-from oniris_core.world.context import FrameOnly, Step
+from oniris_core.world.context import Context, FrameOnly, Parallel
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.unet import FrameInfo, UNet
 
 STACKED = 4
 
 
-class FrameStacking(nn.Module):
-    """The expected clean frame, given a noised one with the `STACKED` frames before it as channels, and its actions."""
+class OneStream(nn.Module):
+    """The project's UNet on one stream of frames, each with its own sigma, and `stacked` more frames as channels of each."""
 
-    def __init__(self, config: DenoiserConfig):
+    def __init__(self, config: DenoiserConfig, stacked: int = 0):
         super().__init__()
         embedding, features = 4 * config.unet.channels, 2 * config.unet.channels
         self.fourier = MPFourier(features)
         self.noise = MPConv(features, embedding)
         self.action = MPConv(config.action_features, embedding)
-        self.unet = UNet(config.unet, (1 + STACKED) * config.latent_channels, config.latent_channels, embedding)
+        self.unet = UNet(config.unet, (1 + stacked) * config.latent_channels, config.latent_channels, embedding)
 
-    def forward(self, x_BCHW: Tensor, past_BKCHW: Tensor, sigma_B: Tensor, actions_BA: Tensor) -> Tensor:
-        """D(x; sigma, actions, past), with the coefficients of arXiv 2206.00364, table 1, for unit data."""
-        sigma, c_noise = sigma_B[:, None, None, None], sigma_B.log() / 4
-        embedding = mp_silu(mp_sum(self.noise(self.fourier(c_noise)), self.action(actions_BA), 0.5))
-        positions = torch.zeros(1, dtype=torch.int64, device=x_BCHW.device)
-        info = FrameInfo(embedding[:, None, None], c_noise[:, None, None], positions)
+    def forward(
+        self, x_BTCHW: Tensor, stacked_BTCHW: Tensor, sigma_BT: Tensor, actions_BTA: Tensor, context: Context
+    ) -> Tensor:
+        """D(x; sigma, actions), with the coefficients of arXiv 2206.00364, table 1, for unit data."""
+        T, c_noise = x_BTCHW.shape[1], sigma_BT.log() / 4
+        noise, action = self.noise(self.fourier(c_noise.flatten())), self.action(actions_BTA.flatten(0, 1))
+        embedding = mp_silu(mp_sum(noise, action, 0.5)).unflatten(0, sigma_BT.shape)
+        info = FrameInfo(embedding[:, None], c_noise[:, None], torch.arange(T, device=x_BTCHW.device))
+        sigma = sigma_BT[..., None, None, None]
         spread = (1 + sigma.square()).sqrt()
-        inputs = torch.cat([x_BCHW / spread, past_BKCHW.flatten(1, 2)], dim=1)
-        F_x, _ = self.unet(inputs[:, None, None], info, FrameOnly(), ())
-        return x_BCHW / spread.square() + sigma / spread * F_x[:, 0, 0]
+        F_x, _ = self.unet(torch.cat([x_BTCHW / spread, stacked_BTCHW], dim=2)[:, None], info, context, ())
+        return x_BTCHW / spread.square() + sigma / spread * F_x[:, 0]
 
 
-def stacking_pass(model: FrameStacking, clip: Clip) -> None:
+def stacking_pass(model: OneStream, clip: Clip) -> None:
     """Forward and backward for one target per clip, its last frame."""
-    sigma = torch.ones(len(clip.x), device=clip.x.device)
-    D_x = model(clip.x[:, -1], clip.x[:, :-1], sigma, clip.actions[:, -1])
-    backward(model, (D_x - clip.x[:, -1]).square().mean())
+    x, stacked = clip.x[:, -1:], clip.x[:, :-1].flatten(1, 2)[:, None]
+    D_x = model(x, stacked, torch.ones_like(x[:, :, 0, 0, 0]), clip.actions[:, -1:], FrameOnly())
+    backward(model, (D_x - x).square().mean())
 
 
-def cross_attention_pass(denoiser: Denoiser, clip: Clip) -> None:
+def cross_attention_pass(model: OneStream, clip: Clip) -> None:
     """Forward and backward for one target per clip, its last frame, the others being its clean context."""
-    B, T = clip.x.shape[:2]
-    sigma = torch.full((B, 1, T), 0.1, device=clip.x.device)
-    sigma[..., -1] = 1.0
-    D_x, _ = denoiser(clip.x[:, None], sigma, clip.actions, clip.has_action, Step())
-    backward(denoiser, (D_x[:, 0, -1] - clip.x[:, -1]).square().mean())
+    sigma = torch.full(clip.x.shape[:2], 0.1, device=clip.x.device)
+    sigma[:, -1] = 1.0
+    D_x = model(clip.x, clip.x[:, :, :0], sigma, clip.actions, Parallel())
+    backward(model, (D_x[:, -1] - clip.x[:, -1]).square().mean())
 
 
-def passes(
-    denoiser: Denoiser, stacking: FrameStacking, frames: int, n: int, device: torch.device
-) -> dict[str, tuple[Callable[[], None], int]]:
+@dataclass(frozen=True)
+class Ways:
+    """The three models."""
+
+    two_streams: Denoiser
+    stacking: OneStream
+    cross_attention: OneStream
+
+
+def make_ways(params: Path, channels: int, size: int, device: torch.device) -> Ways:
+    """All three, of the architecture in a parameter file."""
+    denoiser = make_denoiser(params, channels, size, device)
+    return Ways(denoiser, OneStream(denoiser.config, STACKED).to(device), OneStream(denoiser.config).to(device))
+
+
+def passes(ways: Ways, frames: int, n: int, device: torch.device) -> dict[str, tuple[Callable[[], None], int]]:
     """By way: a pass over about `frames` frames at context n, and how many frames it predicts."""
     clips = max(frames // (n + 1), 1)
-    clip, four = (
-        random_clip(denoiser.config, B, T, device) for B, T in ((clips, n + 1), (clips * (n + 1), STACKED + 1))
-    )
+    config = ways.two_streams.config
+    clip, four = (random_clip(config, B, T, device) for B, T in ((clips, n + 1), (clips * (n + 1), STACKED + 1)))
     return {
-        "two streams": (partial(two_stream_pass, denoiser, clip), clips * (n + 1)),
-        "frame stacking": (partial(stacking_pass, stacking, four), clips * (n + 1)),
-        "cross-attention": (partial(cross_attention_pass, denoiser, clip), clips),
+        "two streams": (partial(two_stream_pass, ways.two_streams, clip), clips * (n + 1)),
+        "frame stacking": (partial(stacking_pass, ways.stacking, four), clips * (n + 1)),
+        "cross-attention": (partial(cross_attention_pass, ways.cross_attention, clip), clips),
     }
 
 
@@ -133,18 +147,15 @@ def main(
 ) -> None:
     """Training cost per predicted frame against the length of the context, for three ways to use it."""
     where, lengths, cpu = pick_device(device, threads), [int(n) for n in contexts.split(",")], torch.device("cpu")
-    models = {}
-    for place in {where, cpu}:
-        denoiser = make_denoiser(params, latent_channels, latent_size, place)
-        models[place] = denoiser, FrameStacking(denoiser.config).to(place)
-    window = models[cpu][0].config.unet.window
+    models = {place: make_ways(params, latent_channels, latent_size, place) for place in {where, cpu}}
+    window = models[cpu].two_streams.config.unet.window
     if max(lengths) > window:
         raise typer.BadParameter(f"a context of {max(lengths)} does not fit the window of {window} latent frames")
     rows, curves = [], {"ms": dict[str, list[float]](), "MFLOP": dict[str, list[float]]()}
     for n in lengths:
-        work = passes(*models[where], frames, n, where)
+        work = passes(models[where], frames, n, where)
         seconds = medians({way: run for way, (run, _) in work.items()}, repetitions)
-        for way, (run, predicted) in passes(*models[cpu], 1, n, cpu).items():
+        for way, (run, predicted) in passes(models[cpu], 1, n, cpu).items():
             curves["ms"].setdefault(way, []).append(1e3 * seconds[way] / work[way][1])
             curves["MFLOP"].setdefault(way, []).append(count_flops(run)[0] / predicted / 1e6)
         ours = {measure: ways["two streams"][-1] for measure, ways in curves.items()}

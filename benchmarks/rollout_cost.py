@@ -15,7 +15,6 @@ from typing import Annotated
 
 import torch
 import typer
-from oniris_core.sampling.rollout import Sampler, prefill, rollout
 
 from benchmarks.harness import (
     PARAMS_FILE,
@@ -31,6 +30,7 @@ from benchmarks.harness import (
     random_clip,
 )
 from oniris_core.common.devices import pick_device
+from oniris_core.sampling.autoregressive import Sampler, generate, prefill
 from oniris_core.world.denoiser import Denoiser
 
 
@@ -40,8 +40,8 @@ def endless(denoiser: Denoiser, solver_steps: int, batch: int, device: torch.dev
     sampler = Sampler(
         steps=solver_steps, sigma_max=5, sigma_min=0.1, rho=3, churn=0, guidance=1, context_sigma=0.05
     )  # fmt: skip
-    cache = prefill(denoiser, clip.x, clip.actions, clip.has_action, sampler.context_sigma)
-    return rollout(denoiser, cache, repeat(clip.actions[:, -1]), sampler, list(range(batch)))
+    past = prefill(denoiser, clip.x, clip.actions, clip.has_action, sampler)
+    return generate(denoiser, past, repeat(clip.actions[:, -1]), sampler, list(range(batch)))
 
 
 def memory_held(device: torch.device) -> float:
