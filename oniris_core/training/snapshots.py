@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from oniris_core.training.ema import PowerEma
@@ -20,7 +19,6 @@ class SnapshotEma(PowerEma):
         super().__init__(model, width)
         self._steps, self._folder = frozenset(steps), folder
 
-    @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """As `PowerEma.update`."""
         super().update(model, step)

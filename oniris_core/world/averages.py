@@ -85,7 +85,8 @@ class Averages:
             )
         weights, error = self.combination(width)
         if error > TOLERANCE:
-            reach = [w for w in np.arange(0.005, WIDEST, 0.005).tolist() if self.combination(w)[1] <= TOLERANCE]
+            grid = np.arange(0.005, WIDEST, 0.005).tolist()
+            reach = [*self.widths, *(w for w in grid if self.combination(w)[1] <= TOLERANCE)]
             raise UserError(
                 f"render.ema_width = {width:g} is out of reach of the averages in {self.folder}: its profile would be "
                 f"missed by {error:.0%}; choose one from {min(reach):.3g} to {max(reach):.3g}"
