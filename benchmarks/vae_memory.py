@@ -1,5 +1,7 @@
 """Does an hour of video need more memory than a minute? Peak memory of encoding, by length of the video.
 
+    python -m benchmarks.vae_memory
+
 Each length is encoded in a process of its own, by the default VAE (untrained: its size is what counts) from frames that
 are made as they are read; what is measured is the process's largest resident size.
 """
@@ -11,6 +13,8 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
+
+from benchmarks.harness import print_table
 
 
 def peak_mib(frames: int, size: int, chunk: int) -> float:
@@ -41,13 +45,14 @@ def main(
     chunk: Annotated[int, typer.Option(help="latent frames encoded at once")] = 32,
 ) -> None:
     """Print the peak memory of encoding videos of several lengths, and its ratio to that of the first."""
-    first = None
-    print(f"{'frames':>8} {'peak MiB':>9} {'ratio':>6}")
+    peaks = dict[int, float]()
     for frames in map(int, lengths.split(",")):
         call = f"from benchmarks.vae_memory import peak_mib; print(peak_mib({frames}, {size}, {chunk}))"
-        peak = float(subprocess.run([sys.executable, "-c", call], check=True, capture_output=True, text=True).stdout)
-        first = first or peak
-        print(f"{frames:8d} {peak:9.1f} {peak / first:6.3f}", flush=True)
+        peaks[frames] = float(subprocess.run([sys.executable, "-c", call], check=True, stdout=subprocess.PIPE).stdout)
+    first = next(iter(peaks.values()))
+    print(f"\nEncoding frames of {size} x {size}, {chunk} latent frames at once\n")
+    rows = [[str(frames), f"{peak:.1f}", f"{peak / first:.3f}"] for frames, peak in peaks.items()]
+    print_table(["frames", "peak memory, MiB", "x first"], rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import conditioning_cost, rollout_cost, training_cost
+from benchmarks import conditioning_cost, rollout_cost, training_cost, vae_memory
 from benchmarks.harness import count_flops, make_denoiser, medians, random_clip, two_stream_pass
 from oniris_core.world.temporal import Attention
 from tests.conftest import ROOT
@@ -22,6 +22,16 @@ def table(module, params: Path, *options: str) -> list[list[str]]:
     result = CliRunner().invoke(app, [*SMALL, "--params", str(params / "params.yaml"), *options])
     assert result.exit_code == 0, result.output
     return [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
+
+
+def test_vae_memory() -> None:
+    app = typer.Typer()
+    app.command()(vae_memory.main)
+    result = CliRunner().invoke(app, ["--lengths", "8,16", "--size", "16", "--chunk", "2"])
+    assert result.exit_code == 0, result.output
+    rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
+    assert [int(row[0]) for row in rows[2:]] == [8, 16]
+    assert all(float(row[1]) > 50 for row in rows[2:])
 
 
 def test_training_cost(params_only: Path) -> None:
