@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from oniris_core import sampling, world
+from oniris_core import sampling, vae, world
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.groups import group_rows
 from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
-from oniris_core.vae.store import load_vae
+from oniris_core.vae.codec import Codec
 from oniris_core.world.context import Cache
 from oniris_core.world.denoiser import Denoiser
 from tests.conftest import ROOT
@@ -204,35 +204,35 @@ def played(tiny_pipeline: Path):
     """The tiny model, its VAE, and 17 frames of an episode with their actions, for a batch of one."""
     store = open_episodes(tiny_pipeline / "data/episodes.zarr")
     start, end = next(bounds for e in range(8) if (bounds := store.bounds(e))[1] - bounds[0] >= 17)
-    model, vae = world.load(tiny_pipeline / "models/world"), load_vae(tiny_pipeline / "models/vae")
+    model, codec = world.load(tiny_pipeline / "models/world"), vae.load(tiny_pipeline / "models/vae")
     with torch.no_grad():  # six steps have taught it nothing; make it listen to actions at all
         model.denoiser.unet.head_gain.fill_(1)
         for block in [*model.denoiser.unet.encoder, *model.denoiser.unet.decoder]:
             block.embedding_gain.fill_(1)
-    return model, vae, store.frames[start:end][None, :17], store.actions[start:end][:17, None]
+    return model, codec, store.frames[start:end][None, :17], store.actions[start:end][:17, None]
 
 
 def test_frames_to_frames_is_the_rollout_of_latents(played, tiny_pipeline: Path) -> None:
-    model, vae, frames, actions = played
+    model, codec, frames, actions = played
     how = sampling.sampler(tiny_pipeline / "params.yaml")
-    made = list(sampling.rollout(model, frames[:, :9], iter(actions), vae, how, seed=3))
+    made = list(sampling.rollout(model, frames[:, :9], iter(actions), codec, how, seed=3))
     assert [part.shape for part in made] == [(1, 4, 32, 32, 3)] * 2
     assert made[0].dtype == np.uint8
 
     rows = group_rows(0, 5, 4)
     mean, std = (torch.from_numpy(part)[:, None, None] for part in (model.mean, model.std))
-    z = (vae[0].encode(torch.from_numpy(frames[:, rows]))[0] - mean) / std
+    z = (codec.vae.encode(torch.from_numpy(frames[:, rows]))[0] - mean) / std
     features = torch.from_numpy(model.action_spec.encode(actions[rows, 0])).reshape(1, 5, -1)
     there = torch.arange(5)[None] > 0
     past = prefill(model.denoiser, z[:, :3], features[:, :3], there[:, :3], how)
     new = list(generate(model.denoiser, past, features[:, 3:].unbind(1), how, [3 * 2**32]))
-    whole = vae[0].decode(torch.cat([z[:, :3], torch.stack(new, dim=1)], dim=1) * std + mean)[0]
+    whole = codec.vae.decode(torch.cat([z[:, :3], torch.stack(new, dim=1)], dim=1) * std + mean)[0]
     difference = np.concatenate(made, axis=1).astype(int) - whole[:, 12:].numpy()
     assert np.abs(difference).max() <= 1  # grey levels
 
 
 def test_a_video_rollout_asks_for_actions_when_it_needs_them(played) -> None:
-    model, vae, frames, actions = played
+    model, codec, frames, actions = played
     asked = []
 
     def play() -> Iterator[np.ndarray]:
@@ -240,20 +240,20 @@ def test_a_video_rollout_asks_for_actions_when_it_needs_them(played) -> None:
             asked.append(action)
             yield action
 
-    video = sampling.rollout(model, frames[:, :9], play(), vae, replace(SAMPLER, steps=1))
+    video = sampling.rollout(model, frames[:, :9], play(), codec, replace(SAMPLER, steps=1))
     for count in range(4):
         assert len(asked) == 9 + 4 * count
         next(video)
 
 
 def test_what_a_video_rollout_refuses(played) -> None:
-    model, (vae, identity), frames, actions = played
+    model, codec, frames, actions = played
 
-    def go(frames: np.ndarray, actions: object, identity: str = identity, count: int = 1) -> None:
-        list(itertools.islice(sampling.rollout(model, frames, actions, (vae, identity), SAMPLER), count))
+    def go(frames: np.ndarray, actions: object, codec: Codec = codec, count: int = 1) -> None:
+        list(itertools.islice(sampling.rollout(model, frames, actions, codec, SAMPLER), count))
 
     with pytest.raises(ValueError, match="the model belongs to VAE"):
-        go(frames[:, :9], actions, "another")
+        go(frames[:, :9], actions, replace(codec, identity="another"))
     with pytest.raises(
         ValueError, match=r"context of shape \[1, 8, 32, 32, 3\] does not fit \[B, 1 \+ k \* 4, H, W, 3\]"
     ):
@@ -279,9 +279,11 @@ def test_the_lines_of_the_readme(tiny_pipeline: Path, monkeypatch: pytest.Monkey
     exec("\n".join(lines), found)
     assert found["video"].shape == (1, 8, 32, 32, 3)
     assert found["video"].dtype == np.uint8
+    assert found["again"].shape == found["played"].frames[1:17].shape == (16, 32, 32, 3)
+    assert found["latents"].shape == (4, 4, 4, 4)
 
 
-@pytest.mark.parametrize("package", ["sampling", "world"])
+@pytest.mark.parametrize("package", ["sampling", "vae", "world"])
 def test_the_public_packages_import_nothing(package: str) -> None:
     code = f"import sys, oniris_core.{package}; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

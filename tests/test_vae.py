@@ -178,7 +178,7 @@ def test_wrong_frames_are_named() -> None:
 
 
 def test_the_codec_takes_a_video_in_pieces_and_names_what_is_wrong() -> None:
-    codec = Codec(make([(2, 2)]), torch.device("cpu"))
+    codec = Codec(make([(2, 2)]), "identity")
     frames = np.random.default_rng(0).integers(0, 256, (2 * 70, 4, 4, 3), dtype=np.uint8)  # more than two chunks
     latents = codec.encode(frames)
     whole, _ = codec.vae.encode(torch.from_numpy(frames)[None])

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from oniris_core.sampling.autoregressive import Sampler
-    from oniris_core.vae.model import Vae
+    from oniris_core.vae.codec import Codec
     from oniris_core.world.store import World
 
 
@@ -26,11 +26,11 @@ def rollout(
     model: "World",
     context: "np.ndarray",
     actions: "Iterable[np.ndarray]",
-    vae: "tuple[Vae, str]",
+    codec: "Codec",
     sampler: "Sampler",
     seed: int = 0,
 ) -> "Iterator[np.ndarray]":
     """Continue videos under the given actions, frames as they come, for ever if need be: `video.rollout`."""
     from oniris_core.sampling import video
 
-    return video.rollout(model, context, actions, vae, sampler, seed)
+    return video.rollout(model, context, actions, codec, sampler, seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oniris_core.data.groups import group_rows
 from oniris_core.sampling.autoregressive import Sampler, generate, prefill
-from oniris_core.vae.model import Vae
+from oniris_core.vae.codec import Codec
 from oniris_core.vae.streaming import decode_stream
 from oniris_core.world.store import World
 
@@ -21,7 +21,7 @@ def rollout(
     model: World,
     context: np.ndarray,
     actions: Iterable[np.ndarray],
-    vae: tuple[Vae, str],
+    codec: Codec,
     sampler: Sampler,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
@@ -33,7 +33,7 @@ def rollout(
             `oniris_core.data.groups`; a latent frame covers c).
         actions: per frame, [B] or [B, components], the actions that led to it: those of the context first (its first
             frame is the reset, any action will do), then those of the frames to come, asked for when they are needed.
-        vae: the VAE the model was trained with and its identity, from `oniris_core.vae.store.load_vae`.
+        codec: the VAE the model was trained with, from `oniris_core.vae.load`.
         sampler: how frames are generated.
         seed: of the noise; row b of the batch has noise of its own.
 
@@ -44,17 +44,16 @@ def rollout(
         ValueError: at once: another VAE than the model's, a context of the wrong shape, or actions too few or of another
             space. While iterating: actions of another space.
     """
-    network, identity = vae
-    c, features = network.config.group, model.action_spec.features
+    c, features = codec.vae.config.group, model.action_spec.features
     config, device = model.denoiser.config, next(model.denoiser.parameters()).device
-    if identity != model.vae_identity:
-        raise ValueError(f"the model belongs to VAE {model.vae_identity[:12]}, this one is {identity[:12]}")
+    if codec.identity != model.vae_identity:
+        raise ValueError(f"the model belongs to VAE {model.vae_identity[:12]}, this one is {codec.identity[:12]}")
     if context.ndim != 5 or context.shape[1] % c != 1 % c or not context.size:
         raise ValueError(f"a context of shape {list(context.shape)} does not fit [B, 1 + k * {c}, H, W, 3]")
     B, T = context.shape[:2]
     rows = group_rows(0, 1 + (T - 1) // c, c)
     mean, std = (torch.from_numpy(part).to(device)[:, None, None] for part in (model.mean, model.std))
-    z_BGCHW, _ = network.encode(torch.from_numpy(context[:, rows]).to(device))
+    z_BGCHW, _ = codec.vae.encode(torch.from_numpy(context[:, rows]).to(device))
     if z_BGCHW.shape[2:] != (config.latent_channels, config.latent_height, config.latent_width):
         raise ValueError(
             f"frames of shape {list(context.shape)} make latents {list(z_BGCHW.shape)}, the model knows "
@@ -85,6 +84,6 @@ def rollout(
         for x in generate(model.denoiser, past, following(), sampler, [seed * 2**32 + b for b in range(B)]):
             yield x[:, None] * std + mean
 
-    frames = decode_stream(network, latents())
+    frames = decode_stream(codec.vae, latents())
     next(frames)  # the context, as the VAE shows it
     return frames

@@ -1,6 +1,7 @@
 """A trained VAE for use by hand: one video in, one video out, as numpy arrays."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,11 +12,22 @@ from oniris_core.vae.streaming import decode_stream, encode_stream
 _CHUNK = 32  # latent frames computed at once
 
 
+@dataclass(frozen=True)
 class Codec:
-    """Compresses one video at a time, of any length, a chunk after the other."""
+    """Compresses one video at a time, of any length, a chunk after the other.
 
-    def __init__(self, vae: Vae, device: torch.device):
-        self.vae, self._device = vae, device
+    Attributes:
+        vae: the model.
+        identity: the digest of its bytes, by which latents and world models know the VAE they belong to.
+    """
+
+    vae: Vae
+    identity: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.vae.parameters()).device
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Latents of a video.
@@ -37,7 +49,7 @@ class Codec:
             )
         step = _CHUNK * self.vae.config.group
         chunks = (np.array(frames[i : i + step]) for i in range(0, max(len(frames), 1), step))
-        return np.concatenate(list(encode_stream(self.vae, chunks, self._device)))
+        return np.concatenate(list(encode_stream(self.vae, chunks, self.device)))
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """The video of latents.
@@ -55,6 +67,6 @@ class Codec:
 
         def chunks() -> Iterator[torch.Tensor]:
             for i in range(0, max(len(z), 1), _CHUNK):
-                yield z[None, i : i + _CHUNK].to(self._device)
+                yield z[None, i : i + _CHUNK].to(self.device)
 
         return np.concatenate([frames[0] for frames in decode_stream(self.vae, chunks())])
