@@ -27,7 +27,7 @@ class TrainParams(Params):
     steps: Positive = Field(description="training steps")
     batch: Positive = Field(description="clips of a step")
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
-    lr: Float = Field(gt=0, description="learning rate (Adam) at its highest")
+    lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
     lr_ref_steps: Positive = Field(description="steps after which it falls as the inverse square root")
     p_mean: Float = Field(description="mean of the logarithm of the noise level sigma in training")

@@ -12,6 +12,7 @@ from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.training.distributed import of_all_ranks
 from oniris_core.training.ema import PowerEma
+from oniris_core.training.muon import Muon
 from oniris_core.training.schedules import inverse_sqrt, warmup
 from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.world.averages import snapshot_steps
@@ -53,9 +54,7 @@ class WorldTrainer:
         self.denoiser = Denoiser(config).to(device)
         force_normalize_(self.denoiser)
         self.model: nn.Module = self.denoiser
-        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=params.lr, betas=(0.9, 0.99)
-        )
+        self.optimizer: torch.optim.Optimizer = Muon(self.model.parameters(), lr=params.lr)
         self.snapshots = snapshot_steps(params.steps, params.ema_snapshots)
         self.emas: list[PowerEma] = [
             SnapshotEma(self.model, width, self.snapshots, kept) for width in params.ema_widths
