@@ -156,7 +156,7 @@ def test_one_past_is_continued_many_times() -> None:
     first = go(past, [7])
     assert not torch.allclose(first, go(past, [8]))
     assert torch.equal(first, go(past, [7]))  # rollouts did not touch it
-    torch.testing.assert_close(go(past.repeat(2), [8, 7])[1:], first, atol=1e-4, rtol=0)
+    torch.testing.assert_close(go(past.repeat(2), [8, 7])[1:], first, atol=1e-4, rtol=1e-5)  # values reach 50
 
 
 def test_a_rollout_is_endless_and_its_cache_is_not() -> None:
@@ -205,8 +205,8 @@ def played(tiny_pipeline: Path):
     store = open_episodes(tiny_pipeline / "data/episodes.zarr")
     start, end = next(bounds for e in range(8) if (bounds := store.bounds(e))[1] - bounds[0] >= 17)
     model, codec = world.load(tiny_pipeline / "models/world"), vae.load(tiny_pipeline / "models/vae")
-    with torch.no_grad():  # six steps have taught it nothing; make it listen to actions at all
-        model.denoiser.unet.head_gain.fill_(1)
+    with torch.no_grad():  # six steps have taught it nothing; make it listen to actions, without its noise growing
+        model.denoiser.unet.head_gain.fill_(0.1)
         for block in [*model.denoiser.unet.encoder, *model.denoiser.unet.decoder]:
             block.embedding_gain.fill_(1)
     return model, codec, store.frames[start:end][None, :17], store.actions[start:end][:17, None]

@@ -27,7 +27,47 @@ def attend_parallel(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window
 
 
 def dense_pieces(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: int) -> Tensor:
-    """Cut into pieces that are dense by construction, one per frame: nothing is spent on masked blocks."""
+    """Cut into pieces that are dense by construction: nothing is spent on masked blocks."""
+    if window >= q_BSTNPD.shape[2] - 1:  # every frame reads all that came before it
+        return _halves(q_BSTNPD, k_BSTNPD, v_BSTNPD)
+    return _frame_by_frame(q_BSTNPD, k_BSTNPD, v_BSTNPD, window)
+
+
+def _halves(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor) -> Tensor:
+    """Few large pieces: blocks of 2, 4, 8, ... frames, of each of which the second half reads the whole first half.
+
+    Together with its own frame that is every frame before it exactly once. What the pieces give is added before it is
+    divided by the sum of all weights. No maximum need be subtracted from the scores: normalised queries and keys keep
+    them within sqrt(D).
+    """
+    T, D = q_BSTNPD.shape[2], q_BSTNPD.shape[-1]
+    q_BSTNPD = q_BSTNPD * D**-0.5
+    own = (q_BSTNPD @ k_BSTNPD.transpose(-1, -2)).exp()
+    values, weights = own @ v_BSTNPD, own.sum(-1, keepdim=True)
+    half = 1
+    while half < T:
+        whole = T // (2 * half) * 2 * half  # frames in whole blocks; a last incomplete one may have a second half too
+        for block, count in ((slice(0, whole), whole // (2 * half)), (slice(whole, T), 1)):
+            if block.stop - block.start <= half:
+                continue
+            length = (block.stop - block.start) // count
+            q = rearrange(q_BSTNPD[:, :, block], "b s (m t) n p d -> b m n t s p d", m=count)[:, :, :, half:]
+            k, v = (
+                rearrange(z[:, 0, block], "b (m t) n p d -> b m n t p d", m=count)[:, :, :, :half].flatten(3, 4)
+                for z in (k_BSTNPD, v_BSTNPD)
+            )
+            piece = (q.flatten(3, 5) @ k.transpose(-1, -2)).exp()
+            found = [(values, piece @ v), (weights, piece.sum(-1, keepdim=True))]
+            for total, part in found:
+                part = part.unflatten(3, q.shape[3:6])  # [B, m, N, t, S, P, D or 1]
+                second = total[:, :, block].unflatten(2, (count, length))[:, :, :, half:]
+                second += rearrange(part, "b m n t s p d -> b s m t n p d")
+        half *= 2
+    return values / weights
+
+
+def _frame_by_frame(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: int) -> Tensor:
+    """One piece for each frame."""
     B, S, T = q_BSTNPD.shape[:3]
     outputs = []
     for t in range(T):
