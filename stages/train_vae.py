@@ -27,10 +27,10 @@ def app(
     from oniris_core.data.frame_clips import FrameClips
 
     params, seed = settings.own, settings.common.seed
-    store = open_episodes(episode_store)
     perceptual_path = Path(params.perceptual_path) if params.perceptual_weight else None
     if perceptual_path and not perceptual_path.is_file():
         raise UserError(f"train_vae.perceptual_path = {perceptual_path} does not exist: name a safetensors file")
+    store = open_episodes(episode_store)
 
     # From here on torch is needed; all that can be refused without it has been.
     import numpy as np
