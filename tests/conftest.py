@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -18,6 +19,10 @@ APPS = {"collect": collect.app, "train_vae": train_vae.app, "encode": encode.app
         "preset": preset.app}  # fmt: skip
 
 Run = Callable[..., Result]
+
+# The same examples in every run: what fails here fails everywhere, and what passed still passes.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

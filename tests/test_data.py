@@ -354,7 +354,7 @@ def test_a_stopped_collect_keeps_its_episodes_and_leaves_no_worker(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == exit_code
     assert "Traceback" not in said
     assert not (params_only / "b.zarr").exists()
