@@ -1,5 +1,7 @@
 """Losses of the VAE, one function each (DESIGN.md section 3)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ def censored(mean: Tensor, x: Tensor) -> Tensor:
     Such a value is clipped when it is shown, so it is right as it is: black and white need not be hit exactly, only passed
     (a regression on censored observations). Elsewhere, and on the wrong side of the range, `mean` is left alone.
     """
-    return torch.where(x <= -1, mean.clamp(min=-1), torch.where(x >= 1, mean.clamp(max=1), mean))
+    lowest, highest = torch.where(x <= -1, -1.0, -math.inf), torch.where(x >= 1, 1.0, math.inf)
+    return mean.clamp(lowest, highest)
 
 
 def gaussian_nll(mean: Tensor, logvar: Tensor, x: Tensor, beta: float) -> Tensor:
