@@ -35,7 +35,7 @@ def app(
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.common.runs import workspace
-    from oniris_core.data.groups import group_count, group_rows
+    from oniris_core.data.groups import group_count, group_rows, read_groups
     from oniris_core.data.latents import write_latents
     from oniris_core.evaluation.latents import write_latent_report
     from oniris_core.vae.store import load_vae
@@ -65,11 +65,10 @@ def app(
 
         def encoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for batch in np.array_split(np.arange(len(counts)), -(-len(counts) // params.batch)):
-                frames = [store.frames[slice(*bounds[e])] for e in batch]
 
-                def read(video: int, first: int, count: int, frames: list[np.ndarray] = frames) -> np.ndarray:
+                def read(video: int, first: int, count: int, batch: np.ndarray = batch) -> np.ndarray:
                     stop.raise_if_set()
-                    return frames[video][group_rows(first, count, c)]
+                    return read_groups(store.frames, bounds[batch[video]][0], first, count, c)
 
                 latents = encode_videos(model, read, counts[batch].tolist(), params.chunk_latents, device)
                 for episode, of_episode in zip(batch, latents, strict=True):

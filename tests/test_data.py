@@ -23,7 +23,7 @@ from oniris_core.data.clips import index_clips
 from oniris_core.data.environments import make_env
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.frame_clips import FrameClips
-from oniris_core.data.groups import group_count, group_rows
+from oniris_core.data.groups import group_count, group_rows, read_groups
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
 from oniris_core.data.rollouts import episode_seed, held_out, play_episode, record_frame
@@ -233,6 +233,18 @@ def test_identical_clips_are_refused_and_the_background_is_the_episodes_median(t
         still.refuse_constant()
 
 
+def test_only_the_rows_of_the_groups_asked_for_are_read() -> None:
+    class Rows:
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            read.append((rows.start, rows.stop))
+            return np.arange(rows.start, rows.stop)
+
+    read: list[tuple[int, int]] = []
+    assert read_groups(Rows(), 100, 0, 2, 4).tolist() == [100, 100, 100, 100, 101, 102, 103, 104]
+    assert read_groups(Rows(), 100, 3, 1, 4).tolist() == [109, 110, 111, 112]
+    assert read == [(100, 105), (109, 113)]
+
+
 def test_collapsed_channels_are_named() -> None:
     found = LatentStatistics(np.zeros(4), np.array([1.0, 0.049, 0.051, 0.0]), 0.3)
     assert found.collapsed(0.05) == [1, 3]
@@ -354,7 +366,7 @@ def test_a_stopped_collect_keeps_its_episodes_and_leaves_no_worker(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=20)
     assert process.returncode == exit_code
     assert "Traceback" not in said
     assert not (params_only / "b.zarr").exists()

@@ -5,7 +5,7 @@ import numpy as np
 from oniris_core.common.errors import UserError
 from oniris_core.data.clips import ClipIndex, index_clips
 from oniris_core.data.episodes import EpisodeStore
-from oniris_core.data.groups import group_count, group_rows
+from oniris_core.data.groups import group_count, read_groups
 
 
 class FrameClips:
@@ -23,14 +23,13 @@ class FrameClips:
         )
 
     def __getitem__(self, clips: np.ndarray) -> np.ndarray:
-        batch = []
-        for clip in clips:
-            start = self._starts[self.index.episode[clip]]
-            rows = group_rows(int(self.index.offset[clip]), self._groups_per_clip, self._group)
-            # Rows are increasing and dense (the reset may repeat): one slice, then a gather in memory.
-            block = self._store.frames[start + rows[0] : start + rows[-1] + 1]
-            batch.append(block[rows - rows[0]])
-        return np.stack(batch)
+        index, c = self.index, self._group
+        return np.stack([
+            read_groups(
+                self._store.frames, self._starts[index.episode[clip]], int(index.offset[clip]), self._groups_per_clip, c
+            )
+            for clip in clips
+        ])  # fmt: skip
 
     def background(self, clip: int, most: int = 65) -> np.ndarray:
         """uint8 [H, W, 3]: the median of a clip's episode, over at most `most` of its frames, evenly spread."""
