@@ -25,22 +25,31 @@ from oniris_core.config.reader import load_section, parse_value, read_yaml
 S = TypeVar("S", bound=Params)
 
 PARAMS_FILE = Path("params.yaml")
+OUT_OF_MEMORY = "out of memory; lower batch, clip length or frame size"
 PANEL = "Parameters: "  # the help shows the options of a section under this and the section's name
 
 
 class Settings(Generic[S]):
-    """What a stage runs with: the shared parameters and its own section, options applied."""
+    """What a stage runs with: the shared parameters and its own section, options applied.
 
-    def __init__(self, common: CommonParams, section: S):
-        self.common, self.own = common, section
+    `arguments` are a command line that says the same.
+    """
+
+    def __init__(self, common: CommonParams, section: S, arguments: Sequence[str] = ()):
+        self.common, self.own, self.arguments = common, section, arguments
 
     def as_json(self, name: str) -> dict[str, Any]:
-        """Both sections as JSON values, to be kept inside artefacts."""
-        return {"common": self.common.model_dump(mode="json"), name: self.own.model_dump(mode="json")}
+        """What of both sections decides the result, as JSON values, to be kept inside artefacts."""
+        return {"common": self.common.as_record(), name: self.own.as_record()}
 
 
 def say(message: str) -> None:
-    """One line to the person at the terminal."""
+    """One line to the person at the terminal. Of the processes of one training only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        _print(message)
+
+
+def _print(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
 
 
@@ -50,7 +59,9 @@ class StageCommand(TyperCommand):
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> NoReturn:
         """Run the command and exit: 0 done, 1 trouble at run time, 2 bad input, 128 + n stopped by signal n."""
         signal.signal(signal.SIGTERM, _terminate)
-        if "DVC_STAGE" in os.environ:  # killing dvc must not leave the stage running behind its back
+        if "RANK" in os.environ:  # a rank whose launcher has died may wait for the others for ever
+            die_with_parent(os.getppid(), signal.SIGKILL)
+        elif "DVC_STAGE" in os.environ:  # killing dvc must not leave the stage running behind its back
             die_with_parent(os.getppid(), signal.SIGTERM)
         try:
             code = super().main(args, *others, **{**options, "standalone_mode": False})
@@ -65,14 +76,14 @@ class StageCommand(TyperCommand):
         except OnirisError as error:
             _fail(str(error), 1)
         except OSError as error:
-            _fail(f"{error.filename or 'system'}: {error.strerror or error}", 1)
+            _fail_alone(f"{error.filename or 'system'}: {error.strerror or error}")
         except MemoryError:
-            _fail("out of memory; lower batch, clip length or frame size", 1)
+            _fail_alone(OUT_OF_MEMORY)
         except Exception as error:
             if hasattr(error, "format_message"):  # a usage error of the option parser
                 _fail(error.format_message().replace("\n", " "), 2)
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                _fail("out of memory; lower batch, clip length or frame size", 1)
+                _fail_alone(OUT_OF_MEMORY)
             raise
         sys.exit(0)
 
@@ -101,6 +112,13 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _fail_alone(message: str) -> NoReturn:
+    # Trouble of the machine, which other processes of the same training need not share.
+    rank = os.environ.get("RANK")
+    _print(f"oniris: error: {message}" + (f" (process {rank})" if rank else ""))
+    sys.exit(1)
+
+
 def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Typer]:
     """Make a stage program of a function `main(settings, <path options>)`.
 
@@ -114,6 +132,7 @@ def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Ty
                   for field, info in m.model_fields.items()}  # fmt: skip
 
         def command(**options: Any) -> None:
+            arguments = [f"--{o.replace('_', '-')}={value}" for o, value in options.items() if value is not None]
             file = options.pop("params")
             given: dict[str, dict[str, Any]] = {"common": {}, name: {}}
             for field, (section, _) in fields.items():
@@ -124,6 +143,7 @@ def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Ty
             settings = Settings(
                 load_section(CommonParams, "common", content, file, given["common"]),
                 load_section(model, name, content, file, given[name]),
+                arguments,
             )
             _announce(file, content, settings, name, given)
             main(settings, **options)

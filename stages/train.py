@@ -13,6 +13,9 @@ from stages.cli import Settings, say, stage
 def app(
     settings: Settings[TrainParams],
     latent_store: Annotated[Path, typer.Option(help="the latent store")] = Path("data/latents.zarr"),
+    vae: Annotated[Path, typer.Option(help="the VAE of the latents, for pictures while it trains")] = Path(
+        "models/vae"
+    ),
     out: Annotated[Path, typer.Option(help="the model to make")] = Path("models/world"),
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train"),
 ) -> None:
@@ -32,17 +35,25 @@ def app(
     held_out = LatentClips(store, HELD_OUT, params.clip_latents, what)
 
     # From here on torch is needed; all that can be refused without it has been.
+    import importlib
+
+    from matplotlib.figure import Figure
+
     from oniris_core.common.devices import pick_device
-    from oniris_core.common.process import stop_requests
-    from oniris_core.common.runs import workspace
     from oniris_core.evaluation.curves import write_training_report
     from oniris_core.evaluation.loss_profile import loss_by_position, loss_by_sigma, loss_figure
     from oniris_core.evaluation.teacher_forced import teacher_forced_errors
-    from oniris_core.training.fit import fit
+    from oniris_core.training.fit import Run, fit
+    from oniris_core.training.launch import is_rank, launch
+    from oniris_core.training.session import onlookers, session
+    from oniris_core.training.state import TrainState
+    from oniris_core.training.stopwatch import spent
     from oniris_core.training.world import WorldTrainer, denoiser_config
     from oniris_core.world.denoiser import Denoiser
     from oniris_core.world.store import save_world
 
+    if params.processes > 1 and not is_rank():
+        raise SystemExit(launch("stages.train", settings.arguments, params.processes))
     config = denoiser_config(params, store)
     if clips.index.too_short:
         say(
@@ -50,26 +61,43 @@ def app(
         )
     device = pick_device(settings.common.device, settings.common.threads)
     record = {"params": settings.as_json("train"), "latents": store.identity}
+    # The dashboard draws on the sampler and the VAE. It is loaded by name and is no dependency in dvc.yaml: editing
+    # those must not train the model anew for the sake of a picture.
+    dashboard = importlib.import_module("oniris_core.evaluation.dashboard")
 
-    with workspace("train", out, record=record, device=str(device)) as folder, stop_requests() as stop:
-        kept = folder / "snapshots"
-        trainer = WorldTrainer(params, config, clips, seed, device, kept)
+    with session("train", out, device, record=record) as around:
+        ranks, folder = around.ranks, around.folder
+        ranks.check("train", params.batch, params.accumulate, len(clips.index))
+        trainer = WorldTrainer(params, config, clips, seed, device, folder and folder / "snapshots", ranks)
+        film = dashboard.vae_of(store, vae, device) if params.dashboard_every else None
+        picture = dashboard.WorldDashboard(
+            store, held_out, trainer.expected, film, trainer.frames_per_step, seed, device
+        )
+
+        def draw(state: TrainState) -> Figure:
+            return picture.draw(state.history, state.step, state.emas[0].model)
+
         history = fit(
-            trainer, name="train", steps=params.steps, checkpoint_every=params.checkpoint_every,
-            clip_norm=None, folder=folder, stop=stop, say=say,
+            trainer, params, Run("train", folder, ranks, around.stop, say,
+                                 observers=onlookers("train", params, folder, draw, say)),
         )  # fmt: skip
-        averages = {ema.width: ema.model for ema in trainer.emas}
-        denoiser = trainer.emas[0].model
+        if folder is None:
+            return
+        averages = {ema.width: ema.model for ema in trainer.state.emas}
+        denoiser = trainer.state.emas[0].model
         assert isinstance(denoiser, Denoiser)
         metrics = teacher_forced_errors(denoiser, held_out, seed, device)
         tables = {
             "loss_by_sigma": loss_by_sigma(trainer.expected), "loss_by_position": loss_by_position(trainer.expected)
         }  # fmt: skip
         pictures = {"loss_by_sigma": loss_figure(trainer.expected)}
-        write_training_report(report, metrics, history, pictures, tables)
+        if params.dashboard_every:
+            pictures["dashboard"] = draw(trainer.state)
+        counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
+        write_training_report(report, {**metrics, **counts}, history, pictures, tables)
         save_world(
             out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record,
-            steps=params.steps, snapshots=trainer.snapshots, kept=kept,
+            steps=params.steps, snapshots=trainer.snapshots, kept=folder / "snapshots",
         )  # fmt: skip
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 

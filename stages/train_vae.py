@@ -37,18 +37,22 @@ def app(
     from matplotlib.figure import Figure
 
     from oniris_core.common.devices import pick_device
-    from oniris_core.common.process import stop_requests
-    from oniris_core.common.runs import workspace
     from oniris_core.evaluation.curves import write_training_report
     from oniris_core.evaluation.probes import probe_for
     from oniris_core.evaluation.reconstruction import fidelity, reconstruct, reconstruction_metrics
-    from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips
-    from oniris_core.training.fit import fit
+    from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips, vae_dashboard
+    from oniris_core.training.fit import Run, fit
+    from oniris_core.training.launch import is_rank, launch
+    from oniris_core.training.session import onlookers, session
+    from oniris_core.training.state import TrainState
+    from oniris_core.training.stopwatch import spent
     from oniris_core.training.vae import VaeTrainer, vae_config
     from oniris_core.vae.model import Vae
     from oniris_core.vae.perceptual import Perceptual
     from oniris_core.vae.store import save_vae
 
+    if params.processes > 1 and not is_rank():
+        raise SystemExit(launch("stages.train_vae", settings.arguments, params.processes))
     config = vae_config(params)
     config.check_frame_size(*store.frame_size)
     clips = FrameClips(store, TRAIN, params.clip_frames, config.group)
@@ -62,23 +66,37 @@ def app(
     if perceptual_path:
         record["perceptual"] = sha256_file(perceptual_path)
 
-    with workspace("train_vae", out, record=record, device=str(device)) as folder, stop_requests() as stop:
-        trainer = VaeTrainer(params, clips, seed, device, perceptual)
+    with session("train_vae", out, device, record=record) as around:
+        ranks, folder = around.ranks, around.folder
+        ranks.check("train_vae", params.batch, params.accumulate, len(clips.index))
+        trainer = VaeTrainer(params, clips, seed, device, perceptual, ranks)
+
+        def draw(state: TrainState) -> Figure:
+            vae = state.emas[0].model
+            assert isinstance(vae, Vae)
+            few = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(3)]
+            return vae_dashboard(few, state.history, state.step, trainer.frames_per_step)
+
         history = fit(
-            trainer, name="train_vae", steps=params.steps, checkpoint_every=params.checkpoint_every,
-            clip_norm=params.clip_norm, folder=folder, stop=stop, say=say,
+            trainer, params, Run("train_vae", folder, ranks, around.stop, say, params.clip_norm,
+                                 onlookers("train_vae", params, folder, draw, say)),
         )  # fmt: skip
-        vae = trainer.emas[0].model
+        if folder is None:
+            return
+        vae = trainer.state.emas[0].model
         assert isinstance(vae, Vae)
         shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(params.eval_clips)]
         kept = fidelity(shown, probe_for(store.attributes["env_id"]))
         metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}
+        counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
         pictures: dict[str, np.ndarray | Figure] = {
             "strips": strips(shown[:3]),
             "latents": latent_histograms(shown),
             "fidelity": fidelity_figure(kept, config.group),
         }
-        write_training_report(report, metrics, history, pictures)
+        if params.dashboard_every:
+            pictures["dashboard"] = draw(trainer.state)
+        write_training_report(report, {**metrics, **counts}, history, pictures)
         save_vae(out, vae, record)
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 

@@ -48,11 +48,15 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk it would be in the way of everything else
+        raise
     _fsync(path.parent)
 
 
@@ -69,7 +73,7 @@ def refuse_unwritable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.parent / f".{path.name}.probe"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # the ranks of a training try at the same time
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another output path") from None
 

@@ -27,6 +27,11 @@ def code_digest() -> str:
     return digest(sources)
 
 
+def runs_folder() -> Path:
+    """Where unfinished work waits; the variable ONIRIS_RUNS may name another place."""
+    return Path(os.environ.get("ONIRIS_RUNS", "runs"))
+
+
 @contextlib.contextmanager
 def workspace(stage: str, out: Path, **inputs: object) -> Iterator[Path]:
     """Yield the folder for unfinished work on `out`, locked against a second process; remove it on success.
@@ -39,8 +44,7 @@ def workspace(stage: str, out: Path, **inputs: object) -> Iterator[Path]:
     Raises:
         UserError: another process is making the same output.
     """
-    root = Path(os.environ.get("ONIRIS_RUNS", "runs"))
-    per_output = root / stage / hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
+    per_output = runs_folder() / stage / hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
     with exclusive(per_output, str(out)):
         folder = per_output / digest({"code": code_digest(), **inputs})[:16]
         folder.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """What all typed parameters share: strict types, no unknown keys, numbers that YAML 1.1 writers spelt as strings."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -9,6 +9,13 @@ class Params(BaseModel):
     """One section of params.yaml. Frozen; wrong types, unknown keys, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how work is done and leave what comes of it as it is: no part of an artefact or a fingerprint."""
+
+    def as_record(self) -> dict[str, Any]:
+        """The fields that decide the result, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.OPERATIONAL))
 
 
 def _number(value: Any) -> Any:

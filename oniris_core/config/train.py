@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from oniris_core.config.base import Count, Float, Floats, Ints, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Floats, Ints, Positive, Share
+from oniris_core.config.fit import FitParams
 
 
-class TrainParams(Params):
+class TrainParams(FitParams):
     """Architecture, noise and schedule of the world model."""
 
     channels: Positive = Field(description="channels that channel_mult multiplies")
@@ -24,8 +25,6 @@ class TrainParams(Params):
     gate_start: Float = Field(gt=0, lt=1, description="how open the gate on the past is before training")
     precondition: Literal["past", "plain"] = Field(description="past: predict the change from the last clean frame")
 
-    steps: Positive = Field(description="training steps")
-    batch: Positive = Field(description="clips of a step")
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
@@ -41,7 +40,6 @@ class TrainParams(Params):
     ema_snapshots: Count = Field(
         description="snapshots of each average, evenly spread over the training, from which any width can be made"
     )
-    checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainParams":

@@ -2,10 +2,11 @@
 
 from pydantic import Field, model_validator
 
-from oniris_core.config.base import Count, Float, Ints, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Ints, Positive, Share
+from oniris_core.config.fit import FitParams
 
 
-class TrainVaeParams(Params):
+class TrainVaeParams(FitParams):
     """Architecture, losses and schedule of the group-causal VAE."""
 
     time_compression: Ints = Field(description="frames merged into one at each level, first level first")
@@ -16,8 +17,6 @@ class TrainVaeParams(Params):
     latent_channels: Positive = Field(description="channels of a latent frame")
     noise_max: Share = Field(description="largest share of noise in the latents the decoder is trained on")
 
-    steps: Positive = Field(description="training steps")
-    batch: Positive = Field(description="clips of a step")
     clip_frames: Positive = Field(description="frames of a clip, a multiple of the time compression")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
@@ -26,7 +25,6 @@ class TrainVaeParams(Params):
     ema_width: Float = Field(
         gt=0, lt=0.28, description="width of the weights' average, relative to the training's length"
     )
-    checkpoint_every: Positive = Field(description="steps from one checkpoint to the next")
 
     nll_weight: Float = Field(ge=0, description="weight of the Gaussian negative log-likelihood")
     nll_beta: Share = Field(description="0: the plain likelihood; 1: its mean is fitted as by squared error")

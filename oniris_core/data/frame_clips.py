@@ -22,6 +22,11 @@ class FrameClips:
             episodes, groups, self._groups_per_clip, f"train_vae.clip_frames = {frames} (groups of {group} frames)"
         )
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading a clip touches no file."""
+        return isinstance(self._store.frames, np.ndarray)
+
     def __getitem__(self, clips: np.ndarray) -> np.ndarray:
         index, c = self.index, self._group
         return np.stack([

@@ -38,6 +38,11 @@ class LatentClips:
         self._store, self._length = store, length
         self.index: ClipIndex = index_clips(episodes, lengths, length, what)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading a clip touches no file."""
+        return isinstance(self._store.latents, np.ndarray)
+
     def __getitem__(self, clips: np.ndarray) -> LatentBatch:
         latents, actions, has_action = [], [], []
         for clip in clips:

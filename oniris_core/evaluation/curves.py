@@ -6,6 +6,7 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,12 +20,8 @@ def write_training_report(
     pictures: Mapping[str, np.ndarray | Figure],
     tables: Mapping[str, str] | None = None,
 ) -> None:
-    """Write metrics.json, curves.csv, curves.png, a PNG for each of `pictures` (uint8 [H, W, 3]), a CSV for each table.
-
-    The metrics are completed by `seconds`, what all steps took together.
-    """
-    curves = {name: values.numpy() for name, values in sorted(history.items())}
-    metrics = {**metrics, "seconds": round(float(curves.pop("seconds").sum()), 1)}
+    """Write metrics.json, curves.csv, curves.png, a PNG for each of `pictures` (uint8 [H, W, 3]), a CSV for each table."""
+    curves = {name: values.numpy() for name, values in sorted(history.items()) if not name.startswith("seconds")}
     with staged_folder(out, "report") as folder:
         (folder / "metrics.json").write_text(to_json(metrics))
         (folder / "curves.csv").write_text(curve_table(curves))
@@ -73,3 +70,15 @@ def curve_figure(curves: dict[str, np.ndarray], window: int = 25) -> Figure:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
     return figure
+
+
+def draw_curve(axis: Axes, values: Tensor, steps: int, frames_per_step: int, title: str, window: int = 50) -> None:
+    """A logged value, above 0, against the frames seen in `steps` steps: every step, and a moving average."""
+    y = values[:steps].numpy()
+    seen = np.flatnonzero(np.isfinite(y))
+    axis.set(title=title, xlabel="frames seen", xscale="log", yscale="log")
+    if len(seen):
+        x, y, width = (seen + 1) * frames_per_step, y[seen], min(window, len(seen))
+        (line,) = axis.plot(x, y, linewidth=0.3, alpha=0.4)
+        smooth = np.convolve(y, np.ones(width) / width, mode="valid")
+        axis.plot(x[width - 1 :], smooth, color=line.get_color(), linewidth=1.5)

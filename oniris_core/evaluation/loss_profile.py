@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oniris_core.world.loss import ExpectedLoss
@@ -35,19 +36,23 @@ def loss_by_position(expected: ExpectedLoss) -> str:
 
 
 def loss_figure(expected: ExpectedLoss) -> Figure:
+    """`draw_loss` as a picture of its own."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    draw_loss(figure.subplots(), expected)
+    return figure
+
+
+def draw_loss(axis: Axes, expected: ExpectedLoss) -> None:
     """Loss against sigma, each frame coloured by its position, and the curve of the usual loss."""
     rows = expected.recent.cpu().numpy()
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
     axis.set(title="loss by noise level", xlabel="sigma", ylabel="weighted loss", xscale="log", yscale="log")
     if len(rows):
         log_sigma, log_loss, position = rows.T
         dots = axis.scatter(10**log_sigma, 10**log_loss, c=position, s=3, alpha=0.5, cmap="viridis", linewidths=0)
-        figure.colorbar(dots, label="position in the clip")
+        axis.figure.colorbar(dots, ax=axis, label="position in the clip")
         grid = np.linspace(log_sigma.min(), log_sigma.max(), 200)
         axis.plot(10**grid, _usual(expected, grid), color="black", label="usual loss")
         axis.legend()
-    return figure
 
 
 def _usual(expected: ExpectedLoss, log_sigma: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from oniris_core.evaluation.curves import draw_curve
 from oniris_core.evaluation.reconstruction import Fidelity, Reconstruction, by_position
 
 
@@ -68,4 +70,20 @@ def fidelity_figure(kept: Fidelity, group: int) -> Figure:
     panels[1, 2].plot(np.arange(group), found, marker="o")
     panels[1, 2].set(title="found-rate by place in the group", xlabel="frame of the group", xticks=np.arange(group))
     panels[1, 2].set_ylim(min(0.9, float(np.nanmin(found)) - 0.01), 1.005)
+    return figure
+
+
+def vae_dashboard(clips: list[Reconstruction], history: dict[str, Tensor], step: int, frames_per_step: int) -> Figure:
+    """How the training of a VAE stands after `step` steps: losses and PSNR against frames seen, and some clips."""
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure.suptitle(f"VAE after {step} steps, {step * frames_per_step} frames")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2, 3)).flat
+    errors, single = above.subplots(1, 2)
+    draw_curve(errors, history["mse"], step, frames_per_step, "mean squared error (pixels from -1 to 1)")
+    draw_curve(single, history["psnr"], step, frames_per_step, "PSNR of training clips (dB)")
+    single.set_yscale("linear")
+    film = below.subplots()
+    film.imshow(strips(clips), interpolation="nearest")
+    film.set_title("held-out clips: truth, reconstruction, 4 x error, 4 x predicted deviation")
+    film.set_axis_off()
     return figure

@@ -19,6 +19,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        for stray in folder.glob("step_*.partial"):  # of a run that was killed while it wrote
+            stray.unlink()
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the state after `step` steps and forget all but the last two."""
@@ -30,17 +32,20 @@ class Checkpoints:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
-    def load_last(self, say: Callable[[str], None]) -> tuple[int, dict[str, Tensor]] | None:
-        """The newest checkpoint that is whole, or None. A damaged one is named through `say` and passed over."""
+    def load_last(self, say: Callable[[str], None]) -> tuple[Path, dict[str, Tensor]] | None:
+        """The newest checkpoint that is whole: its file and its tensors. A damaged one is named through `say`.
+
+        None where there is none.
+        """
         for path in reversed(self._steps()):
+            file = path.with_suffix(".safetensors")
             try:
-                about = json.loads(path.read_bytes())
-                data = path.with_suffix(".safetensors").read_bytes()
-                if _sha256(data) != about["sha256"]:
+                data = file.read_bytes()
+                if _sha256(data) != json.loads(path.read_bytes())["sha256"]:
                     raise ValueError("its bytes have changed since it was written")
-                return int(about["step"]), load(data)
+                return file, load(data)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                say(f"checkpoint {path.with_suffix('.safetensors')} is damaged ({error}); trying the one before")
+                say(f"checkpoint {file} is damaged ({error}); trying the one before")
         return None
 
     def _steps(self) -> list[Path]:

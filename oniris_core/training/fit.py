@@ -1,46 +1,74 @@
-"""The training loop that both trainers share: resumable to the bit, observable, stoppable.
+"""The training loop that both trainers share: resumable to the bit, observable, stoppable, on one process or many.
 
 A trainer says what a step is. Its data and its random numbers are functions of the step, so a checkpoint is its tensors
 and nothing else: an interrupted and an undisturbed run end with the same bytes.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from oniris_core.common.errors import OnirisError
+from oniris_core.common.errors import Interrupted
 from oniris_core.common.process import StopRequest
 from oniris_core.common.progress import meter
+from oniris_core.config.fit import FitParams
 from oniris_core.training.checkpoints import Checkpoints
-from oniris_core.training.ema import PowerEma
+from oniris_core.training.distributed import Ranks, from_first, of_all_ranks
+from oniris_core.training.guards import Guard
+from oniris_core.training.read_ahead import read_ahead
+from oniris_core.training.state import TrainState
+from oniris_core.training.stopwatch import Stopwatch, summary
+
+RECENT = 50
+"""Steps over which the progress bar averages."""
 
 
-class Trainer(Protocol):
+class Outcome(NamedTuple):
+    """What an objective makes of a batch."""
+
+    loss: Tensor
+    """A scalar with a gradient; its mean over ranks and parts is the loss of the step."""
+    logs: dict[str, Tensor]
+    """Scalars to be logged, averaged over ranks and parts."""
+    kept: dict[str, Tensor]
+    """What `after_step` needs of this part."""
+
+
+B_co = TypeVar("B_co", covariant=True)
+
+
+class Trainer(Protocol[B_co]):
     """What `fit` needs of a trainer."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    emas: list[PowerEma]
-    extra: nn.Module
-    """Whatever else must be kept, as parameters or buffers (may be an empty module)."""
-    others: dict[str, torch.optim.Optimizer]
-    """Optimizers of parts of `extra`, stepped by `after_step`."""
+    state: TrainState
+    objective: nn.Module
+    """Called with a batch it returns an `Outcome`; what it trains are the parameters of `state.model`."""
+    device: torch.device
+    frames_per_step: int
+    """Frames, or latent frames, of a step, over all ranks."""
+    gauge: str
+    """The logged value, above 0, that a training which has gone wrong drives up."""
+    in_memory: bool
+    """Whether the data lie in memory, so that reading ahead would gain nothing."""
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a step and what to log of it (scalars)."""
+    def batch(self, step: int, part: int) -> B_co:
+        """This rank's share of a part of the step's data; a function of its arguments."""
         ...
 
     def lr(self, step: int) -> float:
         """The learning rate of a step."""
         ...
 
-    def after_step(self) -> dict[str, Tensor]:
-        """Whatever follows the optimiser's update, and what to log of it (scalars)."""
+    def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Whatever follows the optimiser's update, given what the parts kept; what to log of it (scalars)."""
         ...
 
     def describe(self, step: int) -> str:
@@ -48,104 +76,150 @@ class Trainer(Protocol):
         ...
 
 
-def fit(
-    trainer: Trainer,
-    *,
-    name: str,
-    steps: int,
-    checkpoint_every: int,
-    clip_norm: float | None,
-    folder: Path,
-    stop: StopRequest,
-    say: Callable[[str], None],
-) -> dict[str, Tensor]:
-    """Train to `steps` steps, from the last checkpoint in `folder` if there is one.
+class Observer(Protocol):
+    """Somebody who looks on."""
 
-    Args:
-        trainer: what a step is.
-        name: shown on the progress bar.
-        steps: steps in all.
-        checkpoint_every: steps from one checkpoint to the next; the last step always has one.
-        clip_norm: gradients are scaled down to this norm; None leaves them.
-        folder: where checkpoints live.
-        stop: looked at after each step; a checkpoint is written before Interrupted is raised.
+    def see(self, state: TrainState) -> None:
+        """`state.step` steps are done: called at the start, be it a resume or not, and after every step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Around a training: where its work is kept, who takes part, who looks on.
+
+    Attributes:
+        name: of the training.
+        folder: for checkpoints; None on all ranks but the first.
+        ranks: who takes part.
+        stop: looked at after each step.
         say: takes lines for the person.
+        clip_norm: gradients are scaled down to this norm; None leaves them.
+        observers: told of every step.
+    """
+
+    name: str
+    folder: Path | None
+    ranks: Ranks
+    stop: StopRequest
+    say: Callable[[str], None]
+    clip_norm: float | None = None
+    observers: Sequence[Observer] = ()
+
+
+def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]:
+    """Train to `params.steps` steps, from the last checkpoint if there is one.
 
     Returns:
-        float32 [steps] per logged name: every logged value of every step, and `seconds`, what each of them took.
+        float32 [steps] per logged name: every logged value of every step, and the seconds it took (see `Stopwatch`).
 
     Raises:
-        OnirisError: the loss or a gradient is not finite; step, data and last good checkpoint are named.
+        OnirisError: loss or gradient were not finite once too often, or the error has exploded; step, data and last good
+            checkpoint are named.
+        UserError: the checkpoint is of another architecture.
+        Interrupted: a signal asked one of the ranks to stop; a checkpoint was written.
     """
-    checkpoints, history, first = Checkpoints(folder), dict[str, Tensor](), 0
-    found = checkpoints.load_last(say)
-    if found:
-        first, tensors = found
-        history = restore(trainer, tensors)
-        say(f"{name}: going on from step {first}")
-    with meter(name, steps, first) as progress:
-        saved = first
-        for step in range(first, steps):
-            started = time.perf_counter()
-            for group in trainer.optimizer.param_groups:
+    state = trainer.state
+    checkpoints = Checkpoints(run.folder) if run.folder else None
+    _resume(trainer, checkpoints, run)
+    module = _on_all_ranks(trainer.objective, run.ranks)
+    guard = Guard(state, trainer.gauge, params, trainer.describe, run.name)
+    for observer in run.observers:
+        observer.see(state)
+    with (
+        _progress(trainer, params, run) as show,
+        read_ahead(trainer.batch, params.accumulate, wanted=not trainer.in_memory) as batch,
+    ):
+        mark = saved_at = time.perf_counter()
+        for step in range(state.step, params.steps):
+            watch = Stopwatch(trainer.device, step, mark)
+            for group in state.optimizer.param_groups:
                 group["lr"] = trainer.lr(step)
-            loss, logs = trainer.loss(step)
-            trainer.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(trainer.model.parameters(), clip_norm or math.inf)
-            logs = {"loss": loss.detach(), **logs}
-            if not torch.isfinite(norm + logs["loss"]):
-                what = "gradient" if torch.isfinite(logs["loss"]) else "loss"
-                raise OnirisError(
-                    f"{name}: {what} is not finite at step {step} ({trainer.describe(step)}); the last good checkpoint "
-                    f"is that of step {saved}; lower the learning rate or look at these episodes"
-                )
-            trainer.optimizer.step()
-            logs |= trainer.after_step()
-            for ema in trainer.emas:
-                ema.update(trainer.model, step)
-            logs["seconds"] = torch.tensor(time.perf_counter() - started)
-            for key, value in logs.items():
-                history.setdefault(key, torch.full((steps,), math.nan))[step] = value
-            if (step + 1) % checkpoint_every == 0 or step + 1 == steps or stop.signal_number is not None:
-                checkpoints.save(step + 1, state(trainer, history))
-                saved = step + 1
-                stop.raise_if_set()
-            recent = history["loss"][max(step - 49, 0) : step + 1].mean()
-            progress.advance(note=f"loss {recent:.4g}")
-    return history
+            state.optimizer.zero_grad(set_to_none=True)
+            outcomes = []
+            for part in range(params.accumulate):
+                with watch("data"):
+                    data = batch(step, part)
+                # Gradients are exchanged once a step, with the last part.
+                alone = part < params.accumulate - 1 and isinstance(module, DistributedDataParallel)
+                with module.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+                    with watch("forward"), _precision(trainer.device, params.precision):
+                        outcomes.append(module(data))
+                    with watch("backward"):
+                        (outcomes[-1].loss / params.accumulate).backward()
+            logs, stopping = _agree(outcomes, run.stop)
+            with watch("optimiser"):
+                norm = nn.utils.clip_grad_norm_(state.model.parameters(), run.clip_norm or math.inf)
+                if guard.lets_pass(step, logs["loss"], float(norm)):
+                    state.optimizer.step()
+                    logs |= {
+                        name: float(value) for name, value in trainer.after_step([o.kept for o in outcomes]).items()
+                    }
+                    for ema in state.emas:
+                        ema.update(state.model, step)
+            for key, value in (logs | watch.logs()).items():
+                state.history.setdefault(key, torch.full((params.steps,), math.nan))[step] = value
+            mark, state.step = time.perf_counter(), step + 1
+            guard.look_back()
+            due = state.step % params.checkpoint_every == 0 or mark - saved_at > 60 * params.checkpoint_minutes
+            if due or stopping or state.step == params.steps:
+                if checkpoints:
+                    checkpoints.save(state.step, state.state_dict())
+                guard.saved, saved_at = state.step, time.perf_counter()
+            if stopping:
+                raise Interrupted(stopping)
+            for observer in run.observers:
+                observer.see(state)
+            show()
+    run.say(f"{run.name}: {summary(state.history, trainer.frames_per_step)}")
+    return state.history
 
 
-def state(trainer: Trainer, history: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that decides how training goes on, as named tensors."""
-    tensors = {f"model/{k}": v for k, v in trainer.model.state_dict().items()}
-    for ema in trainer.emas:
-        tensors |= {f"ema/{ema.width:g}/{k}": v for k, v in ema.model.state_dict().items()}
-    tensors |= {f"extra/{k}": v for k, v in trainer.extra.state_dict().items()}
-    for prefix, optimizer in _optimizers(trainer):
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{prefix}/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
-    return tensors | {f"history/{k}": v for k, v in history.items()}
+def _resume(trainer: Trainer[Any], checkpoints: Checkpoints | None, run: Run) -> None:
+    state, world = trainer.state, run.ranks.world
+    found = checkpoints.load_last(run.say) if checkpoints else None
+    tensors = from_first(found[1] if found else None, trainer.device)
+    if tensors:
+        state.load_state_dict(tensors, found[0] if found else Path("checkpoint"))
+        run.say(f"{run.name}: going on from step {state.step}")
+        if state.world != world:
+            run.say(f"note: {state.world} processes began, {world} go on: the same up to rounding, not to the bit")
+    state.world = world
 
 
-def restore(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `state`; returns the history."""
-    trainer.model.load_state_dict(_below("model", tensors))
-    for ema in trainer.emas:
-        ema.model.load_state_dict(_below(f"ema/{ema.width:g}", tensors))
-    trainer.extra.load_state_dict(_below("extra", tensors))
-    for prefix, optimizer in _optimizers(trainer):
-        moments = dict[int, dict[str, Tensor]]()
-        for key, value in _below(prefix, tensors).items():
-            index, _, moment = key.partition("/")
-            moments.setdefault(int(index), {})[moment] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return _below("history", tensors)
+def _on_all_ranks(objective: nn.Module, ranks: Ranks) -> nn.Module:
+    if ranks.world == 1:
+        return objective
+    # Which parameters a step leaves out (the temporal ones, in steps without a past) is the same on every rank.
+    return DistributedDataParallel(objective, broadcast_buffers=False, find_unused_parameters=True)
 
 
-def _optimizers(trainer: Trainer) -> list[tuple[str, torch.optim.Optimizer]]:
-    return [("optimizer", trainer.optimizer), *((f"others/{name}", other) for name, other in trainer.others.items())]
+def _precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    reduced = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16) if reduced else contextlib.nullcontext()
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix + "/"): v for k, v in tensors.items() if k.startswith(prefix + "/")}
+def _agree(outcomes: Sequence[Outcome], stop: StopRequest) -> tuple[dict[str, float], int]:
+    """The logs of a step, averaged over parts and ranks, and the signal that asked any rank to stop (0: none)."""
+    names = sorted(outcomes[0].logs)
+    parts = torch.stack([torch.stack([o.loss.detach(), *(o.logs[name] for name in names)]) for o in outcomes])
+    asked = torch.full((1,), float(stop.signal_number or 0), device=parts.device)
+    ranks = of_all_ranks(torch.cat([parts.float().mean(0), asked])[None]).cpu()
+    return dict(zip(["loss", *names], ranks[:, :-1].mean(0).tolist(), strict=True)), int(ranks[:, -1].max())
+
+
+@contextlib.contextmanager
+def _progress(trainer: Trainer[Any], params: FitParams, run: Run) -> Iterator[Callable[[], None]]:
+    state = trainer.state
+    if not run.ranks.first:
+        yield lambda: None
+        return
+    with meter(run.name, params.steps, state.step) as progress:
+
+        def show() -> None:
+            recent = slice(max(state.step - RECENT, 0), state.step)
+            rate = 1 / max(float(state.history["seconds"][recent].nanmean()), 1e-9)
+            loss = float(state.history["loss"][recent].nanmean())
+            progress.advance(note=f"{rate:.3g} steps/s, {rate * trainer.frames_per_step:.0f} frames/s, loss {loss:.4g}")
+
+        yield show

@@ -1,14 +1,20 @@
 """What a training step of the VAE is."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from oniris_core.common.errors import OnirisError
 from oniris_core.common.seeds import torch_generator
 from oniris_core.config.train_vae import TrainVaeParams
 from oniris_core.data.frame_clips import FrameClips
+from oniris_core.training.distributed import Ranks, average_gradients, average_of_ranks, of_all_ranks
 from oniris_core.training.ema import PowerEma
+from oniris_core.training.fit import Outcome
 from oniris_core.training.muon import Muon
 from oniris_core.training.schedules import cosine, warmup
+from oniris_core.training.state import TrainState
 from oniris_core.vae.discriminator import PairedDiscriminator, adversarial_loss, discriminator_loss
 from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_of_pull, worst_share_error
 from oniris_core.vae.model import Vae, VaeConfig, to_unit
@@ -23,84 +29,139 @@ def vae_config(params: TrainVaeParams) -> VaeConfig:
     )  # fmt: skip
 
 
-class VaeTrainer:
-    """Trains a VAE on random clips; see `oniris_core.training.fit.Trainer`."""
+@dataclass(frozen=True)
+class VaeBatch:
+    """Clips, and the noise of their latents.
+
+    Attributes:
+        frames_BTHWC: uint8.
+        posterior_BTCHW, noise_BTCHW: unit noise of the posterior and of the noised latent.
+        t_B: share of noise in the latents of a clip.
+        judged: whether the discriminators have a say.
+    """
+
+    frames_BTHWC: Tensor
+    posterior_BTCHW: Tensor
+    noise_BTCHW: Tensor
+    t_B: Tensor
+    judged: bool
+
+
+class VaeObjective(nn.Module):
+    """The weighted sum of the losses; see `oniris_core.vae.losses`."""
 
     def __init__(
-        self, params: TrainVaeParams, clips: FrameClips, seed: int, device: torch.device,
-        perceptual: Perceptual | None = None,
-    ):  # fmt: skip
-        self._params, self._clips, self._seed, self._device = params, clips, seed, device
-        self._perceptual = perceptual
-        torch.manual_seed(int(torch_generator(seed, "vae/init").initial_seed()))
-        self.model: nn.Module = Vae(vae_config(params)).to(device)
-        self.optimizer: torch.optim.Optimizer = Muon(self.model.parameters(), lr=params.lr)
-        self.emas = [PowerEma(self.model, params.ema_width)]
-        self.extra: nn.Module = nn.Module()
-        self.others = dict[str, torch.optim.Optimizer]()
-        if params.adversarial_weight:
-            discriminator = PairedDiscriminator(params.discriminator_channels).to(device)
-            self.extra.add_module("discriminator", discriminator)
-            self.others["discriminator"] = torch.optim.Adam(
-                discriminator.parameters(), lr=params.discriminator_lr, betas=(0.5, 0.99)
-            )
-        self._judged: tuple[Tensor, Tensor] | None = None
+        self, vae: Vae, params: TrainVaeParams, judge: PairedDiscriminator | None, perceptual: Perceptual | None
+    ):
+        super().__init__()
+        self.vae, self._params = vae, params
+        # In tuples: no part of what the ranks synchronise.
+        coders = vae.encoder, vae.decoder
+        self._coders = tuple(map(torch.compile, coders)) if params.compile else coders
+        self._others = judge, perceptual
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the losses on the step's clips."""
-        p, model = self._params, self.model
-        assert isinstance(model, Vae)
-        clips = self._clips.index.draw(p.batch, self._seed, "vae/clips", step)
-        x = to_unit(torch.from_numpy(self._clips[clips]).to(self._device))
-        generator = torch_generator(self._seed, "vae/noise", step)
-
-        z_mean, z_logvar, _ = model.encoder(x)
-        posterior, noise = (torch.randn(z_mean.shape, generator=generator).to(x.device) for _ in range(2))
-        t_B = (torch.rand(len(x), generator=generator) * p.noise_max).to(x.device)
-        t = t_B[:, None, None, None, None]
-        z = (1 - t) * (z_mean + posterior * (0.5 * z_logvar).exp()) + t * noise
-        mean, logvar, _ = model.decoder(z, t_B)
+    def forward(self, batch: VaeBatch) -> Outcome:
+        """The loss of a batch; keeps truth `x` and reconstruction `mean` for the discriminators, where there are any."""
+        p, (encoder, decoder), (judge, perceptual) = self._params, self._coders, self._others
+        x, t = to_unit(batch.frames_BTHWC), batch.t_B[:, None, None, None, None]
+        z_mean, z_logvar, _ = encoder(x)
+        z = (1 - t) * (z_mean + batch.posterior_BTCHW * (0.5 * z_logvar).exp()) + t * batch.noise_BTCHW
+        mean, logvar, _ = decoder(z, batch.t_B)
         mean = censored(mean, x)
 
-        parts = {"nll": gaussian_nll(mean, logvar, x, p.nll_beta), "worst": worst_share_error(mean, x, p.worst_share)}
+        worst = worst_share_error(mean, x, p.worst_share, of_all_ranks)
+        parts = {"nll": gaussian_nll(mean, logvar, x, p.nll_beta), "worst": worst}
         loss = p.nll_weight * parts["nll"] + p.worst_weight * parts["worst"]
-        if self._perceptual is not None:
-            parts["perceptual"] = self._perceptual(mean, x)
+        if perceptual is not None:
+            parts["perceptual"] = perceptual(mean, x)
             loss = loss + p.perceptual_weight * parts["perceptual"]
-        if self.others and step >= p.adversarial_start:
-            parts["adversarial"] = self._fool(x, mean)
-            share = share_of_pull(loss, parts["adversarial"], mean)
+        if judge is not None and batch.judged:
+            parts["adversarial"] = adversarial_loss(judge(x, mean), judge(mean, x))
+            share = share_of_pull(loss, parts["adversarial"], mean, average=average_of_ranks)
             loss = loss + p.adversarial_weight * share * parts["adversarial"]
-        parts["kl"] = aggregate_kl(z_mean, z_logvar)
+        parts["kl"] = aggregate_kl(z_mean, z_logvar, average_of_ranks)
         loss = loss + p.kl_weight * parts["kl"]
-        mse = (mean - x).square().mean()
-        logs = {**parts, "psnr": 10 * torch.log10(4 / mse)}
-        return loss, {name: value.detach() for name, value in logs.items()}
+        parts["mse"] = (mean - x).square().mean()
+        parts["psnr"] = 10 * torch.log10(4 / parts["mse"])
+        kept = {"x": x, "mean": mean.detach()} if "adversarial" in parts else {}
+        return Outcome(loss, {name: value.detach() for name, value in parts.items()}, kept)
+
+
+class VaeTrainer:
+    """Trains a VAE on random clips; see `oniris_core.training.fit.Trainer`.
+
+    Attributes:
+        vae: what is trained.
+    """
+
+    gauge = "mse"
+
+    def __init__(
+        self,
+        params: TrainVaeParams,
+        clips: FrameClips,
+        seed: int,
+        device: torch.device,
+        perceptual: Perceptual | None = None,
+        ranks: Ranks | None = None,
+    ):
+        self._params, self._clips, self._seed, self.device = params, clips, seed, device
+        self._ranks = ranks or Ranks()
+        torch.manual_seed(int(torch_generator(seed, "vae/init").initial_seed()))
+        self.vae = Vae(vae_config(params)).to(device)
+        self.state = TrainState(
+            self.vae, Muon(self.vae.parameters(), lr=params.lr), [PowerEma(self.vae, params.ema_width)]
+        )
+        self._judge: PairedDiscriminator | None = None
+        if params.adversarial_weight:
+            self._judge = PairedDiscriminator(params.discriminator_channels).to(device)
+            self.state.extra.add_module("discriminator", self._judge)
+            self.state.others["discriminator"] = torch.optim.Adam(
+                self._judge.parameters(), lr=params.discriminator_lr, betas=(0.5, 0.99)
+            )
+        self.objective: nn.Module = VaeObjective(self.vae, params, self._judge, perceptual)
+        self.frames_per_step = params.batch * params.clip_frames
+        self.in_memory = clips.in_memory and device.type == "cpu"
+
+    def batch(self, step: int, part: int) -> VaeBatch:
+        """Random clips with random noise."""
+        p, mine = self._params, self._ranks.part(self._params.batch, self._params.accumulate, part)
+        frames = self._clips[self._clips.index.draw(p.batch, self._seed, "vae/clips", step)[mine]]
+        shape = self.vae.config.latent_shape(*frames.shape[1:4])
+        # A clip's noise depends on its place in the step, not on who draws it.
+        generators = [torch_generator(self._seed, "vae/noise", step, int(place)) for place in mine]
+        posterior, noise = (
+            torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device) for _ in range(2)
+        )
+        t = torch.stack([torch.rand((), generator=g) for g in generators]) * p.noise_max
+        return VaeBatch(
+            torch.from_numpy(frames).to(self.device), posterior, noise, t.to(self.device), step >= p.adversarial_start
+        )
 
     def lr(self, step: int) -> float:
         """Warm-up, then half a cosine."""
         p = self._params
         return p.lr * warmup(step, p.warmup_steps) * cosine(step, p.steps, p.final_lr_share)
 
-    def after_step(self) -> dict[str, Tensor]:
-        """Teach the discriminator on the pair that the step's loss was about, if there was one."""
-        if self._judged is None:
+    def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Teach the discriminators on the pairs that the step's loss was about, if there were any."""
+        judge = self._judge
+        if judge is None or not kept[0]:
             return {}
-        (x, mean), self._judged = self._judged, None
-        judge, optimizer = self.extra.get_submodule("discriminator"), self.others["discriminator"]
-        loss = discriminator_loss(judge(x, mean), judge(mean, x))
+        optimizer, losses = self.state.others["discriminator"], []
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(judge.parameters(), self._params.clip_norm)
+        for part in kept:
+            x, mean = part["x"], part["mean"]
+            losses.append(discriminator_loss(judge(x, mean), judge(mean, x)) / len(kept))
+            losses[-1].backward()
+        average_gradients(judge)
+        norm = nn.utils.clip_grad_norm_(judge.parameters(), self._params.clip_norm)
+        if not torch.isfinite(norm):
+            raise OnirisError("train_vae: the discriminators' gradient is not finite: lower train_vae.discriminator_lr")
         optimizer.step()
-        return {"discriminator": loss.detach()}
+        return {"discriminator": average_of_ranks(torch.stack(losses).sum().detach())}
 
     def describe(self, step: int) -> str:
         """The episodes of a step."""
         clips = self._clips.index.draw(self._params.batch, self._seed, "vae/clips", step)
         return f"episodes {', '.join(map(str, self._clips.index.episode[clips]))}"
-
-    def _fool(self, x: Tensor, mean: Tensor) -> Tensor:
-        judge = self.extra.get_submodule("discriminator")
-        self._judged = x, mean.detach()
-        return adversarial_loss(judge(x, mean), judge(mean, x))

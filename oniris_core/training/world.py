@@ -1,7 +1,11 @@
 """What a training step of the world model is."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,11 +14,12 @@ from oniris_core.config.train import TrainParams
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
-from oniris_core.training.distributed import of_all_ranks
-from oniris_core.training.ema import PowerEma
+from oniris_core.training.distributed import Ranks, of_all_ranks
+from oniris_core.training.fit import Outcome
 from oniris_core.training.muon import Muon
 from oniris_core.training.schedules import inverse_sqrt, warmup
 from oniris_core.training.snapshots import SnapshotEma
+from oniris_core.training.state import TrainState
 from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.loss import ExpectedLoss, frame_only_errors, loss_rows, noised_errors
@@ -33,12 +38,54 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     return DenoiserConfig(unet, channels, height, width, features, store.change_std, params.precondition)
 
 
+@dataclass(frozen=True)
+class WorldBatch:
+    """Clips and their noise; see `noised_errors`. `frame_only`: none of them gets to see its past."""
+
+    x_BTCHW: Tensor
+    actions_BTA: Tensor
+    has_action_BT: Tensor
+    sigma_BT: Tensor
+    noise_BTCHW: Tensor
+    clean_sigma_B: Tensor
+    clean_noise_BTCHW: Tensor
+    frame_only: bool
+
+
+class WorldObjective(nn.Module):
+    """The mean over frames of loss / usual loss."""
+
+    def __init__(self, denoiser: Denoiser, expected: ExpectedLoss):
+        super().__init__()
+        self.denoiser = denoiser
+        self._usual: Callable[[Tensor], Tensor] = expected.__call__  # no part of what the ranks synchronise
+
+    def forward(self, batch: WorldBatch) -> Outcome:
+        """The loss of a batch; in steps with a past also `weighted`, the loss as it is, and the `rows` it was seen at."""
+        b = batch
+        if b.frame_only:
+            errors = frame_only_errors(
+                self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW
+            )
+            return Outcome((errors.loss / self._usual(b.sigma_BT)).mean(), {}, {})
+        loss = noised_errors(
+            self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW, b.clean_sigma_B,
+            b.clean_noise_BTCHW,
+        ).loss  # fmt: skip
+        relative = (loss / self._usual(b.sigma_BT)).mean()
+        return Outcome(relative, {"weighted": loss.detach().mean()}, {"rows": loss_rows(b.sigma_BT, loss)})
+
+
 class WorldTrainer:
     """Trains a denoiser on random latent clips; see `oniris_core.training.fit.Trainer`.
 
     Attributes:
-        snapshots: after which steps the averages are kept, as files in the folder `kept`.
+        denoiser: what is trained.
+        expected: the usual loss.
+        snapshots: after which steps the averages are kept, as files in the folder `kept` (None: not by this rank).
     """
+
+    gauge = "weighted"
 
     def __init__(
         self,
@@ -47,54 +94,62 @@ class WorldTrainer:
         clips: LatentClips,
         seed: int,
         device: torch.device,
-        kept: Path,
+        kept: Path | None,
+        ranks: Ranks | None = None,
     ):
-        self._params, self._clips, self._seed, self._device = params, clips, seed, device
+        self._params, self._clips, self._seed, self.device = params, clips, seed, device
+        self._ranks = ranks or Ranks()
         torch.manual_seed(int(torch_generator(seed, "world/init").initial_seed()))
         self.denoiser = Denoiser(config).to(device)
         force_normalize_(self.denoiser)
-        self.model: nn.Module = self.denoiser
-        self.optimizer: torch.optim.Optimizer = Muon(self.model.parameters(), lr=params.lr)
         self.snapshots = snapshot_steps(params.steps, params.ema_snapshots)
-        self.emas: list[PowerEma] = [
-            SnapshotEma(self.model, width, self.snapshots, kept) for width in params.ema_widths
-        ]
         self.expected = ExpectedLoss().to(device)
-        self.extra: nn.Module = self.expected
-        self.others = dict[str, torch.optim.Optimizer]()
-
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over frames of loss / usual loss; set shares train without a past (steps) and without actions (clips)."""
-        p, seed, device = self._params, self._seed, self._device
-        batch = self._clips[self._clips.index.draw(p.batch, seed, "world/clips", step)]
-        x, actions, has_action = (
-            torch.from_numpy(a).to(device) for a in (batch.latents, batch.actions, batch.has_action)
+        self.state = TrainState(
+            self.denoiser,
+            Muon(self.denoiser.parameters(), lr=params.lr),
+            [SnapshotEma(self.denoiser, width, self.snapshots, kept) for width in params.ema_widths],
+            self.expected,
         )
-        kept = numpy_rng(seed, "world/action_drop", step).random(len(x)) >= p.action_drop_share
-        has_action = has_action & torch.from_numpy(kept).to(device)[:, None]
-        generator = torch_generator(seed, "world/noise", step)
-        sigma = (p.p_mean + p.p_std * torch.randn(x.shape[:2], generator=generator)).exp().to(device)
-        noise, clean_noise = (torch.randn(x.shape, generator=generator).to(device) for _ in range(2))
-        # A clean frame is never declared to be quite without noise: its logarithm is an input.
-        clean_sigma = (p.context_noise * torch.rand(len(x), generator=generator)).clamp(min=1e-3).to(device)
+        network = cast(Denoiser, torch.compile(self.denoiser)) if params.compile else self.denoiser
+        self.objective: nn.Module = WorldObjective(network, self.expected)
+        self.frames_per_step = params.batch * params.clip_latents
+        self.in_memory = clips.in_memory and device.type == "cpu"
 
-        if numpy_rng(seed, "world/frame_only", step).random() < p.frame_only_share:
-            per_frame = frame_only_errors(self.denoiser, x, actions, has_action, sigma, noise).loss
-            return (per_frame / self.expected(sigma)).mean(), {}
-        errors = noised_errors(self.denoiser, x, actions, has_action, sigma, noise, clean_sigma, clean_noise)
-        per_frame = errors.loss
-        usual = self.expected(sigma)
-        self.expected.observe(of_all_ranks(loss_rows(sigma, per_frame)))
-        return (per_frame / usual).mean(), {"weighted": per_frame.detach().mean()}
+    def batch(self, step: int, part: int) -> WorldBatch:
+        """Random clips with random noise. Shares are drawn: of steps without a past, of clips without actions."""
+        p, seed, device = self._params, self._seed, self.device
+        mine = self._ranks.part(p.batch, p.accumulate, part)
+        clips = self._clips[self._clips.index.draw(p.batch, seed, "world/clips", step)[mine]]
+        acts = numpy_rng(seed, "world/action_drop", step).random(p.batch)[mine] >= p.action_drop_share
+        # A clip's noise depends on its place in the step, not on who draws it.
+        draws = [self._noise(clips.latents[i], step, int(place)) for i, place in enumerate(mine)]
+        sigma, noise, clean_sigma, clean_noise = (torch.stack(values).to(device) for values in zip(*draws, strict=True))
+        return WorldBatch(
+            torch.from_numpy(clips.latents).to(device),
+            torch.from_numpy(clips.actions).to(device),
+            torch.from_numpy(clips.has_action & acts[:, None]).to(device),
+            sigma, noise, clean_sigma, clean_noise,
+            frame_only=bool(numpy_rng(seed, "world/frame_only", step).random() < p.frame_only_share),
+        )  # fmt: skip
+
+    def _noise(self, latents: np.ndarray, step: int, place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        p, generator = self._params, torch_generator(self._seed, "world/noise", step, place)
+        sigma = (p.p_mean + p.p_std * torch.randn(len(latents), generator=generator)).exp()
+        noise, clean_noise = (torch.randn(latents.shape, generator=generator) for _ in range(2))
+        # A clean frame is never declared to be quite without noise: its logarithm is an input.
+        clean_sigma = (p.context_noise * torch.rand((), generator=generator)).clamp(min=1e-3)
+        return sigma, noise, clean_sigma, clean_noise
 
     def lr(self, step: int) -> float:
         """Warm-up, then constant, then inverse square root."""
         p = self._params
         return p.lr * warmup(step, p.warmup_steps) * inverse_sqrt(step, p.lr_ref_steps)
 
-    def after_step(self) -> dict[str, Tensor]:
-        """Forced weight normalisation (arXiv 2312.02696, eq. 66)."""
-        force_normalize_(self.model)
+    def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Forced weight normalisation (arXiv 2312.02696, eq. 66); the usual loss takes in the frames of all ranks."""
+        force_normalize_(self.denoiser)
+        if kept[0]:
+            self.expected.observe(torch.cat([of_all_ranks(part["rows"]) for part in kept]))
         return {}
 
     def describe(self, step: int) -> str:

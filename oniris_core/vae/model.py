@@ -52,6 +52,10 @@ class VaeConfig:
         """Frames of a group that are left after `level`: the total compression over the compression so far."""
         return self.group // math.prod(self.time_compression[: level + 1])
 
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """[T, C, H, W] of the latents of a video of `frames` frames of height x width pixels."""
+        return frames // self.group, self.latent_channels, height // self.space, width // self.space
+
     def check_frame_size(self, height: int, width: int) -> None:
         """Raise UserError, with the nearest valid size, unless the space compression divides the frame."""
         if height % self.space or width % self.space:
