@@ -165,18 +165,20 @@ def _sheets(rollouts: Rollouts, alive: np.ndarray, count: int, upscale: int) -> 
     change = np.abs(np.diff(truth[:, context - 1 :].astype(np.int16), axis=1)).mean((2, 3, 4)) * alive[:count, context:]
     liveliest = int(change.sum(1).argmax())
     strip = film_strip(truth[liveliest], rollouts.generated[liveliest], context, upscale)
+    every = max(4, -(-(truth.shape[1] - context) // 12))  # a dozen columns at most
     sheet = comparison(
-        truth, rollouts.generated[:count], alive[:count], rollouts.seeds[:count], context, max(upscale, 1)
+        truth, rollouts.generated[:count], alive[:count], rollouts.seeds[:count], context, upscale, every
     )
     return [
         Exhibit(
             "contact_sheet.png", _png(strip), "Contact sheet",
             f"Three strips of film of the context, true frames of the held-out episode of seed {rollouts.seeds[liveliest]}, "
-            "and three of what the model generated after it. It is the one of the episodes shown in which most moves",
+            "and three of what the model generated after it. Of the episodes shown it is the one in which most moves",
+            wide=True,
         ),
         Exhibit(
             "comparison.png", _png(sheet), "Truth and generated",
-            "For each episode the truth above and generated frames below, every fourth frame; framed in blue the last "
+            f"For each episode the truth above and generated frames below, one of every {every}; framed in blue the last "
             "frame of the context. Where an episode has ended its truth is crossed out", wide=True,
         ),
     ]  # fmt: skip
@@ -219,7 +221,7 @@ def _videos(
         actions = extras.dream_actions
         yield (
             "dream.mp4", long_dream(extras.dream, context, actions, legend, upscale), "One long dream",
-            f"{len(extras.dream) - context} frames generated one after another, each from those before it", False,
+            f"{len(extras.dream) - context} frames generated one after another, each from those before it", True,
         )  # fmt: skip
 
 

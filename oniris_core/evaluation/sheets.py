@@ -89,7 +89,7 @@ def comparison(
     seeds: np.ndarray,
     context: int,
     upscale: int,
-    every: int = 4,
+    every: int,
 ) -> np.ndarray:
     """For each episode a row of truth above a row of generated frames, from the last of the context on.
 
