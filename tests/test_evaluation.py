@@ -14,7 +14,6 @@ from oniris_core.data.rollouts import play_episode
 from oniris_core.evaluation.curves import curve_figure, curve_table
 from oniris_core.evaluation.horizons import flat_metrics, horizon_figure, measure, table
 from oniris_core.evaluation.metrics import crop_psnr, psnr, ssim
-from oniris_core.evaluation.pictures import film_strip, side_by_side
 from oniris_core.evaluation.probes import lunar_lander_position, probe_for
 from oniris_core.evaluation.reconstruction import Reconstruction, by_position, fidelity, reconstruction_metrics
 from oniris_core.evaluation.rollouts import Rollouts, join, roll_out
@@ -149,13 +148,6 @@ def test_tables_and_pictures(flight: tuple[np.ndarray, np.ndarray]) -> None:
     assert rows[0].startswith("horizon,psnr_rollout,psnr_copy_last,psnr_vae")
     assert len(rows) == 33
     assert len(horizon_figure(curves).axes) == 3
-    video = side_by_side(rollouts, 0, upscale=2)
-    assert len(video) == 40
-    assert all(size % 16 == 0 for size in video.shape[1:3])
-    assert not np.array_equal(video[7], video[8])
-    strip = film_strip(rollouts, 3, every=4, upscale=1)
-    assert strip.shape[0] == 2 * (64 + 2)
-    assert strip.shape[1] == 9 * (64 + 2)
 
 
 def test_curves_with_gaps() -> None:

@@ -76,7 +76,7 @@ def test_repro_then_nothing_to_do_then_an_experiment(project: Project) -> None:
     assert project.ran(output) == ["collect", "train_vae", "encode", "train", "render"]
     assert output.splitlines()[-1].startswith("Done: open renders/contact_sheet.png")
 
-    videos = list((project.folder / "renders").glob("*.mp4"))
+    videos = list((project.folder / "renders").glob("rollout_*.mp4"))
     assert len(videos) == 1
     frames = iio.imread(videos[0])
     assert frames.shape[0] == (2 + 2) * 4  # context and horizon, in frames
@@ -137,15 +137,15 @@ def test_the_videos_show_the_truth(tiny_pipeline: Path) -> None:
     """The left panel of the decoded video is the recorded episode, frame for frame."""
     from oniris_core.data.episodes import open_episodes
     from oniris_core.data.groups import group_rows
-    from oniris_core.evaluation.pictures import GAP, LABEL_HEIGHT
+    from oniris_core.evaluation.pictures import side_by_side_layout
 
     store = open_episodes(tiny_pipeline / "data/episodes.zarr")
-    (video,) = (tiny_pipeline / "renders").glob("*.mp4")
+    (video,) = (tiny_pipeline / "renders").glob("rollout_*.mp4")
     seed = int(video.stem.split("_")[1])
     start, _ = store.bounds(int(np.flatnonzero(store.episode_seed == seed)[0]))
     truth = store.frames[start:][group_rows(0, 4, 4)]
-    top, side = LABEL_HEIGHT + GAP, 32 * 4
-    panel = iio.imread(video)[:, top : top + side, GAP : GAP + side]
+    rows, columns = side_by_side_layout((32, 32), upscale=4).area(0)
+    panel = iio.imread(video)[:, rows, columns]
     shown = panel.reshape(len(panel), 32, 4, 32, 4, 3).mean((2, 4))
     assert np.abs(shown - truth).mean() < 3
     assert np.abs(shown[1:] - truth[:-1]).mean() > np.abs(shown[1:] - truth[1:]).mean()
