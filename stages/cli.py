@@ -179,6 +179,8 @@ def _option(field: str, section: str, description: str) -> inspect.Parameter:
 def _announce(
     file: Path, in_file: dict[str, Any], settings: Settings[S], name: str, given: dict[str, dict[str, Any]]
 ) -> None:
+    if "ONIRIS_ANNOUNCED" in os.environ:  # by the process that launched this one
+        return
     for section, params in (("common", settings.common), (name, settings.own)):
         for field in given[section]:
             value, before = params.model_dump(mode="json")[field], in_file[section][field]

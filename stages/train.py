@@ -69,7 +69,7 @@ def app(
         ranks, folder = around.ranks, around.folder
         ranks.check("train", params.batch, params.accumulate, len(clips.index))
         trainer = WorldTrainer(params, config, clips, seed, device, folder and folder / "snapshots", ranks)
-        film = dashboard.vae_of(store, vae, device) if params.dashboard_every else None
+        film = dashboard.vae_of(store, vae, device)
         picture = dashboard.WorldDashboard(
             store, held_out, trainer.expected, film, trainer.frames_per_step, seed, device
         )
@@ -90,9 +90,7 @@ def app(
         tables = {
             "loss_by_sigma": loss_by_sigma(trainer.expected), "loss_by_position": loss_by_position(trainer.expected)
         }  # fmt: skip
-        pictures = {"loss_by_sigma": loss_figure(trainer.expected)}
-        if params.dashboard_every:
-            pictures["dashboard"] = draw(trainer.state)
+        pictures = {"loss_by_sigma": loss_figure(trainer.expected), "dashboard": draw(trainer.state)}
         counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
         write_training_report(report, {**metrics, **counts}, history, pictures, tables)
         save_world(

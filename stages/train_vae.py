@@ -93,9 +93,8 @@ def app(
             "strips": strips(shown[:3]),
             "latents": latent_histograms(shown),
             "fidelity": fidelity_figure(kept, config.group),
+            "dashboard": draw(trainer.state),
         }
-        if params.dashboard_every:
-            pictures["dashboard"] = draw(trainer.state)
         write_training_report(report, {**metrics, **counts}, history, pictures)
         save_vae(out, vae, record)
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")

@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("same")
 def _same_threads() -> None:
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @contextlib.contextmanager

@@ -28,5 +28,5 @@ class FitParams(Params):
         description="steps whose loss or gradient is not finite that may be left out; then it stops"
     )
     explosion: Float = Field(gt=1, description="stops when the error grows to this many times the lowest it had")
-    dashboard_every: Count = Field(description="steps from one dashboard.png to the next; 0: none")
+    dashboard_every: Count = Field(description="steps from one dashboard.png to the next; 0: only at the end")
     tensorboard: bool = Field(description="write curves for TensorBoard too (needs the extra `tensorboard`)")

@@ -24,7 +24,8 @@ def mp_silu(x: Tensor) -> Tensor:
 def mp_sum(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     """((1-t) a + t b) / sqrt((1-t)^2 + t^2) (eq. 88)."""
     if isinstance(t, Tensor):
-        return torch.lerp(a, b, t) * torch.rsqrt((1 - t).square() + t.square())
+        scale = torch.rsqrt((1 - t).square() + t.square())
+        return torch.lerp(a, b, t.to(a.dtype)) * scale.to(a.dtype)  # a and b may be of reduced precision
     return torch.lerp(a, b, t) / math.sqrt((1 - t) ** 2 + t**2)
 
 

@@ -155,8 +155,8 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
                     logs |= {
                         name: float(value) for name, value in trainer.after_step([o.kept for o in outcomes]).items()
                     }
-                    for ema in state.emas:
-                        ema.update(state.model, step)
+            for ema in state.emas:  # also when the weights stay as they are: the averages' time goes on
+                ema.update(state.model, step)
             for key, value in (logs | watch.logs()).items():
                 state.history.setdefault(key, torch.full((params.steps,), math.nan))[step] = value
             mark, state.step = time.perf_counter(), step + 1
@@ -191,7 +191,7 @@ def _on_all_ranks(objective: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world == 1:
         return objective
     # Which parameters a step leaves out (the temporal ones, in steps without a past) is the same on every rank.
-    return DistributedDataParallel(objective, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(objective, find_unused_parameters=True)
 
 
 def _precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -30,7 +30,10 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> int:
         Interrupted: this process was asked to stop; the others have stopped.
         OnirisError: a process was killed.
     """
-    # What it would report of a failure, the process that failed has said in one line.
+    # What they would report of a failure, the process that failed has said in one line; and that in some steps no
+    # parameter is left out, as DistributedDataParallel would remark, is as it should be.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ["ONIRIS_ANNOUNCED"] = "1"  # they need not say again which options differ from params.yaml
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",

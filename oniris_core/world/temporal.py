@@ -64,7 +64,7 @@ class GatedCausalConv(nn.Module):
             pairs = torch.cat([older, known[:, start:end]], dim=2)
             past = self.past(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])[:, None]  # one for both streams
             a, b, c = self.gate
-            position = torch.log1p(positions_T[first:].to(y.dtype))
+            position = torch.log1p(positions_T[first:].to(c_noise_BST.dtype))
             gate = torch.sigmoid(a * c_noise_BST[:, :, first:] + b * position + c)[..., None, None, None]
             mixed = mp_sum(y[:, :, first:], past, gate)
             y = torch.cat([y[:, :, :first], mixed], dim=2) if first else mixed
