@@ -4,6 +4,7 @@ import math
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -135,6 +136,19 @@ def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(pipeline: Path
         process.kill()
     assert "2 processes began, 1 go on: the same up to rounding" in lines[-1], lines
     assert "going on from step" in lines[-2]
+
+
+@pytest.mark.pipeline
+def test_torchrun_as_the_readme_says(pipeline: Path) -> None:
+    (command,) = re.findall(r"^    (torchrun .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    command = command.replace("torchrun", f"{sys.executable} -m torch.distributed.run")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [*command.split(), "--threads", "1"], cwd=pipeline, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("models/world: error@") == 1
+    assert (pipeline / "reports/train/dashboard.png").is_file()
 
 
 @pytest.mark.pipeline

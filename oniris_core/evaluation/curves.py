@@ -72,13 +72,14 @@ def curve_figure(curves: dict[str, np.ndarray], window: int = 25) -> Figure:
     return figure
 
 
-def draw_curve(axis: Axes, values: Tensor, steps: int, frames_per_step: int, title: str, window: int = 50) -> None:
+def draw_curve(axis: Axes, values: Tensor, steps: int, frames_per_step: int, label: str, window: int = 50) -> None:
     """A logged value, above 0, against the frames seen in `steps` steps: every step, and a moving average."""
     y = values[:steps].numpy()
     seen = np.flatnonzero(np.isfinite(y))
-    axis.set(title=title, xlabel="frames seen", xscale="log", yscale="log")
+    axis.set(xlabel="frames seen", xscale="log", yscale="log")
     if len(seen):
         x, y, width = (seen + 1) * frames_per_step, y[seen], min(window, len(seen))
         (line,) = axis.plot(x, y, linewidth=0.3, alpha=0.4)
         smooth = np.convolve(y, np.ones(width) / width, mode="valid")
-        axis.plot(x[width - 1 :], smooth, color=line.get_color(), linewidth=1.5)
+        axis.plot(x[width - 1 :], smooth, color=line.get_color(), linewidth=1.5, label=label)
+        axis.legend()

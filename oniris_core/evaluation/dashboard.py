@@ -72,9 +72,10 @@ class WorldDashboard:
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(3, 2)).flat
         panels = above.subplots(1, 3)
         draw_loss(panels[0], self.expected)
-        draw_curve(panels[1], history["loss"], step, self.frames_per_step, "loss / usual loss and weighted loss")
-        if "weighted" in history:
-            draw_curve(panels[1], history["weighted"], step, self.frames_per_step, panels[1].get_title())
+        panels[1].set_title("loss by frames seen")
+        for name, label in (("loss", "loss / usual loss"), ("weighted", "weighted loss")):
+            if name in history:
+                draw_curve(panels[1], history[name], step, self.frames_per_step, label)
         self._draw_denoising(panels[2], denoiser)
         self._draw_film(below.subplots(), denoiser)
         return figure
@@ -113,7 +114,7 @@ class WorldDashboard:
             axis.plot(sigmas[:-1], errors, marker=".", label=f"noise of sigma {sampler.sigma_max:g} around {where}")
         copy = float((last - x[:, -1]).square().mean().sqrt())
         axis.axhline(copy, color="gray", linestyle="--", label="last frame repeated")
-        axis.set(title="error of the next frame while it is denoised", xlabel="sigma", ylabel="root mean square error",
+        axis.set(title="error of the next frame by solver step", xlabel="sigma", ylabel="root mean square error",
                  xscale="log", yscale="log")  # fmt: skip
         axis.invert_xaxis()
         axis.legend(fontsize=7)
