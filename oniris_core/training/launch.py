@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from oniris_core.common.errors import Interrupted, OnirisError
+from oniris_core.common.errors import OnirisError
 
 
 def is_rank() -> bool:
@@ -24,10 +24,9 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> int:
     They are not started again after a failure: the same command goes on from the last checkpoint.
 
     Returns:
-        The exit code: that of the first process that failed (it has said why), or 0.
+        The exit code: that of the first process that failed or was stopped (it has said why), or 0.
 
     Raises:
-        Interrupted: this process was asked to stop; the others have stopped.
         OnirisError: a process was killed.
     """
     # What they would report of a failure, the process that failed has said in one line; and that in some steps no
@@ -42,7 +41,7 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
     except SignalException as stopped:
-        raise Interrupted(stopped.sigval) from None
+        return 128 + stopped.sigval
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode < 0:
