@@ -9,8 +9,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from oniris_core.common.process import StopRequest
 from oniris_core.config.collect import CollectParams
 from oniris_core.data.environments import make_env, screen_of
 from oniris_core.data.episode import Episode
-from oniris_core.data.policies import PolicyMaker, load_policy
+from oniris_core.data.policies import load_policy
 from oniris_core.data.rollouts import episode_seed, play_episode, repeats_itself
 from oniris_core.data.seats import Seats, dask_seats, local_seats, within
 
@@ -36,9 +37,6 @@ _PLAYED_WITH = tuple(
     for name in ("common.seeds", "config.collect", "data.collection", "data.environments", "data.heuristics",
                  "data.policies", "data.rollouts")  # fmt: skip
 )
-
-_own = threading.local()  # one environment per worker, made by its first episode; a Dask worker may have several threads
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -236,20 +234,20 @@ class _Collection:
 def _play(params: CollectParams, seed: int, index: int, policy_sha256: str, limit_s: float) -> bytes:
     if limit_s:
         return within(limit_s, _play, params, seed, index, policy_sha256, 0.0)
-    env, make_policy = _environment(params, policy_sha256)
-    episode = play_episode(env, params, seed, index, make_policy)
-    facts: dict[str, Any] = {"screen": screen_of(env).shape[:2]}
+    make_policy = _loaded(params.policy, policy_sha256) if params.policy else None
+    # A new one for each episode: some, as BipedalWalker-v3, play differently in a world that was played in before.
+    with closing(_environment(params)) as env:
+        episode = play_episode(env, params, seed, index, make_policy)
+        facts: dict[str, Any] = {"screen": screen_of(env).shape[:2]}
     if index == 0:
-        facts["deterministic"] = repeats_itself(env, params, seed, index, make_policy, episode)
+        with closing(_environment(params)) as env:
+            facts["deterministic"] = repeats_itself(env, params, seed, index, make_policy, episode)
     return dump_episode(episode, **facts)
 
 
-def _environment(params: CollectParams, policy_sha256: str) -> tuple[gym.Env, PolicyMaker | None]:
-    """The environment and policy of this worker's thread, made when it first plays with these parameters."""
-    if getattr(_own, "params", None) != (params, policy_sha256):
-        env = make_env(
-            params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code
-        )
-        make_policy = load_policy(params.policy, policy_sha256) if params.policy else None
-        _own.params, _own.made = (params, policy_sha256), (env, make_policy)
-    return _own.made
+def _environment(params: CollectParams) -> gym.Env:
+    return make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
+
+
+_loaded = cache(load_policy)
+"""A policy is loaded once by each worker."""

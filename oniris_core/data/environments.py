@@ -65,29 +65,26 @@ def make_env(
     """
     if ":" in env_id and not import_module:
         raise UserError(f"env_id '{env_id}' would import the code of a module; allow it with import_env_module: true")
-    _register(env_id)
-    if ":" not in env_id and env_id not in gym.registry:
-        versions = [known for known in gym.registry if known.rpartition("-v")[0] == env_id]
+    if "render_mode" in kwargs:
+        raise UserError("env_kwargs must not set render_mode: frames are recorded with rgb_array")
+    known_id = _register(env_id)
+    if known_id not in gym.registry:
+        versions = [known for known in gym.registry if known.rpartition("-v")[0] == known_id]
         if versions:
             raise UserError(f"env_id '{env_id}' has no version; there are: {', '.join(sorted(versions))}")
-        raise UserError(f"unknown environment id '{env_id}'{nearest(env_id, gym.registry)}")
+        raise UserError(f"unknown environment id '{env_id}'{nearest(known_id, gym.registry)}")
     try:
-        spec = gym.spec(env_id)
-        if "render_mode" in kwargs:
-            raise UserError("env_kwargs must not set render_mode: frames are recorded with rgb_array")
-        env = gym.make(env_id, render_mode="rgb_array", **kwargs)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the environment's constructor or import does is the person's to mend
+        env = gym.make(known_id, render_mode="rgb_array", **kwargs)
+    except Exception as error:  # whatever the environment's constructor does is the person's to mend
         raise UserError(f"environment '{env_id}' cannot be made: {_one_line(error)}") from None
     for name, arguments in wrappers:
         env = _wrapped(env, name, arguments, import_code)
     if "rgb_array" not in env.metadata.get("render_modes", []):
-        raise UserError(f"environment '{spec.id}' cannot render to rgb_array, so there are no frames to learn from")
+        raise UserError(f"environment '{env_id}' cannot render to rgb_array, so there are no frames to learn from")
     try:
         action_spec(env.action_space)
     except UserError as error:
-        raise UserError(f"environment '{spec.id}': {error}") from None
+        raise UserError(f"environment '{env_id}': {error}") from None
     return env
 
 
@@ -105,15 +102,20 @@ def module_source(name: str) -> bytes:
     return file.read_bytes() if file and file.is_file() else b""
 
 
-def _register(env_id: str) -> None:
+def _register(env_id: str) -> str:
+    """Import what brings the environment, so that Gymnasium knows its id; return that id, without a module before it."""
+    own, _, known_id = env_id.rpartition(":")
     family = family_of(env_id)
-    if family is None:
-        return
-    if importlib.util.find_spec(family.module) is None:
+    if family and importlib.util.find_spec(family.module) is None:
         raise UserError(f"environment '{env_id}' needs {family.package}: pip install '.[{family.extra}]'")
-    module = importlib.import_module(family.module)  # which registers its ids
-    if family.module == "ale_py":
-        module.ALEInterface.setLoggerMode(module.LoggerMode.Error)  # no banner in every process
+    if name := family.module if family else own:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # a module of the person's own may fail in any way
+            raise UserError(f"environment '{env_id}': module {name} cannot be imported: {_one_line(error)}") from None
+        if name == "ale_py":
+            module.ALEInterface.setLoggerMode(module.LoggerMode.Error)  # no banner in every process
+    return known_id
 
 
 def _wrapped(env: gym.Env, name: str, arguments: dict[str, Any], import_code: bool) -> gym.Env:

@@ -76,7 +76,7 @@ def play_episode(
     """Play and record episode `index`.
 
     Args:
-        env: from `make_env`; its state before the call does not matter.
+        env: from `make_env`, not played in before: a few of them play differently then.
         params: how to play and record.
         seed: `common.seed`.
         index: number of the episode.
@@ -136,7 +136,7 @@ def play_episode(
 def repeats_itself(
     env: gym.Env, params: CollectParams, seed: int, index: int, make_policy: PolicyMaker | None, played: Episode
 ) -> bool:
-    """Whether the first rows of the episode `played` come out the same when it is played again."""
+    """Whether the first rows of the episode `played` come out the same when they are played again in a new `env`."""
     rows = min(REPEATED_ROWS, len(played.frames))
     again = play_episode(env, params.model_copy(update={"max_frames": rows}), seed, index, make_policy)
     names = ("frames", "actions", "rewards", "terminated", "states")

@@ -47,7 +47,7 @@ class LocalSeats:
 
 
 class DaskSeats:
-    """The threads of a Dask cluster's workers. One thread a worker plays fastest: start them with `--nthreads 1`."""
+    """The workers of a Dask cluster."""
 
     can_renew = False  # Dask itself replaces a worker that died, and plays the episode again
 
@@ -61,7 +61,7 @@ class DaskSeats:
 
     def close(self, busy: bool) -> None:
         """Let go of the cluster; it is not ours to end."""
-        self.executors[0].shutdown(wait=not busy, cancel_futures=True)
+        self.executors[0].shutdown(wait=not busy)  # without waiting it takes back what is still to be played
         self._client.close()
 
 
@@ -88,7 +88,7 @@ def dask_seats(address: str, modules: tuple[str, ...]) -> Iterator[DaskSeats]:
         modules: the modules an episode is played with; a worker must have the same.
 
     Raises:
-        UserError: Dask is not installed, nothing answers, or a worker has another code or other versions of packages.
+        UserError: Dask is not installed, nothing answers, a worker has several threads, other code or other packages.
     """
     try:
         from distributed import Client
@@ -102,8 +102,7 @@ def dask_seats(address: str, modules: tuple[str, ...]) -> Iterator[DaskSeats]:
         ) from None
     try:
         _check_workers(client, address, modules)
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        seats, busy = DaskSeats(client, sum(worker["nthreads"] for worker in workers)), True
+        seats, busy = DaskSeats(client, len(client.nthreads())), True
     except BaseException:
         client.close()
         raise
@@ -125,6 +124,9 @@ def _check_workers(client: Any, address: str, modules: tuple[str, ...]) -> None:
         raise UserError(
             f"a Dask worker cannot run this code ({' '.join(str(error).split())[:200]}); start workers in a checkout of it"
         ) from None
+    for worker, threads in client.nthreads().items():
+        if threads > 1:  # environments draw with libraries that serve one thread of a process
+            raise UserError(f"the Dask worker {worker} has {threads} threads; start workers with --nthreads 1")
     mine = playing_kit(modules)
     for worker, kit in found.items():
         for what in mine:
