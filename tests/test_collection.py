@@ -80,7 +80,7 @@ def test_what_was_played_before_leaves_no_trace(params_only: Path, run: Run) -> 
 @pytest.mark.parametrize(
     ("fault", "pattern"),
     [
-        ("crash", r"episode 2 \(reset seed 2\) killed its process twice"),
+        ("crash", r"episode 2 \(reset seed 2\) killed its process twice \(.*out of memory\)"),
         ("hang", r"episode 2 \(reset seed 2\) took longer than collect.episode_timeout_s = 1 s"),
         ("raise", r"episode 2 \(reset seed 2\) failed with ZeroDivisionError: a wheel came off"),
     ],

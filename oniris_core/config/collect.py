@@ -28,9 +28,7 @@ class CollectParams(Params):
     import_code: bool = Field(
         description="allow `policy`, and wrappers from outside Gymnasium: both run code of others"
     )
-    episodes: Annotated[int, Field(ge=1, le=2**20)] = Field(
-        description="episodes to play (at most 2^20: seeds are distinct)"
-    )
+    episodes: Annotated[int, Field(ge=1, le=2**20)] = Field(description="episodes to play")
     max_frames: Positive = Field(description="frames recorded of an episode at most, the reset frame among them")
     height: Positive = Field(description="height of a recorded frame, pixels")
     width: Positive = Field(description="width of a recorded frame, pixels")
