@@ -2,7 +2,11 @@
 
 import json
 import logging
+import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,7 +20,8 @@ from oniris_core.common.errors import UserError
 from oniris_core.data import seats
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.seats import dask_seats
-from tests.conftest import Run, tree
+from tests.conftest import ROOT, Run, tree
+from tests.imports import closure
 from tests.test_cli import one_error
 from tests.worlds import shown
 
@@ -180,6 +185,25 @@ def test_a_scheduler_that_is_not_there_is_said_soon(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match="no Dask scheduler answers"):
         dask_seats("tcp://127.0.0.1:9", KIT).__enter__()
     assert time.monotonic() - start < 10
-    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match=r"collect.dask_address needs Dask: pip install '\.\[dask\]'"):
         dask_seats("tcp://127.0.0.1:9", KIT).__enter__()
+
+
+def test_the_matrix_is_a_project_of_its_own_and_names_its_code(tmp_path: Path) -> None:
+    from ruamel.yaml import YAML
+
+    shutil.copytree(
+        ROOT / "examples/matrix", tmp_path / "examples/matrix", ignore=shutil.ignore_patterns("tmp", "cache", "data")
+    )
+    stages = YAML(typ="safe").load(ROOT / "examples/matrix/dvc.yaml")["stages"]
+    code = {f"../../{file.relative_to(ROOT)}" for file in closure(ROOT / "stages/collect.py")}
+    for stage in stages.values():
+        assert set(stage["deps"]) == code
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], cwd=tmp_path / "examples/matrix", check=True,
+        capture_output=True, text=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+    )  # fmt: skip
+    names = ["collect@CartPole-v1", "collect@MountainCar-v0", "collect@LunarLander-v3", "seeds@0", "seeds@1", "seeds@2"]
+    assert listed.stdout.split() == names

@@ -119,11 +119,11 @@ def _check_workers(client: Any, address: str, modules: tuple[str, ...]) -> None:
     except TimeoutError:
         raise UserError(f"the Dask cluster at {address} has no workers; start some: dask worker {address}") from None
     try:
+        client.run_on_scheduler(playing_kit, modules)  # it unpacks every task on its way to a worker
         found = client.run(playing_kit, modules)
-    except Exception as error:  # what a worker cannot import is told in many ways
-        raise UserError(
-            f"a Dask worker cannot run this code ({' '.join(str(error).split())[:200]}); start workers in a checkout of it"
-        ) from None
+    except Exception as error:  # what cannot be imported there is told in many ways
+        raise UserError(f"the Dask cluster at {address} cannot run this code ({' '.join(str(error).split())[:200]}); start scheduler "
+                        "and workers in a checkout of it, with PYTHONPATH=.") from None  # fmt: skip
     for worker, threads in client.nthreads().items():
         if threads > 1:  # environments draw with libraries that serve one thread of a process
             raise UserError(f"the Dask worker {worker} has {threads} threads; start workers with --nthreads 1")
