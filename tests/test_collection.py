@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import zarr
 
 from oniris_core.common.errors import UserError
-from oniris_core.data import seats
+from oniris_core.data import collection, seats
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.seats import dask_seats
 from tests.conftest import ROOT, Run, tree
@@ -85,7 +84,7 @@ def test_what_was_played_before_leaves_no_trace(params_only: Path, run: Run) -> 
 @pytest.mark.parametrize(
     ("fault", "pattern"),
     [
-        ("crash", r"episode 2 \(reset seed 2\) killed its process twice \(.*out of memory\)"),
+        ("crash", r"episode 2 \(reset seed 2\) killed its process twice \(SIGSEGV: .*out of memory\)"),
         ("hang", r"episode 2 \(reset seed 2\) took longer than collect.episode_timeout_s = 1 s"),
         ("raise", r"episode 2 \(reset seed 2\) failed with ZeroDivisionError: a wheel came off"),
     ],
@@ -105,6 +104,16 @@ def test_an_episode_that_fails_is_named_and_the_others_are_kept(
     assert store.episode_seed.tolist() == [0, 1, 3]
     assert store.attributes["left_out"] == [2]
     assert len(store.split) == 3
+
+
+@pytest.mark.pipeline
+def test_an_episode_that_hangs_on_dask_is_named(
+    params_only: Path, run: Run, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "LATE_S", 2.0)
+    options = (*faulty("hang", 2, seconds=6), "--dask-address", cluster, "--episode-timeout-s", 0.5)
+    one_line(run(params_only, "collect", *options), r"episode 2 \(reset seed 2\) took longer than .*= 0.5 s")
+    assert len(list(params_only.glob("runs/collect/*/*/episode_*.npz"))) == 2
 
 
 @pytest.mark.pipeline
@@ -163,7 +172,7 @@ def test_unfit_clusters_are_refused(cluster: str, monkeypatch: pytest.MonkeyPatc
     from distributed import Client, LocalCluster
 
     with dask_seats(cluster, KIT) as found:
-        assert len(found.executors) == 1
+        assert len(found) == 1
     own = seats.playing_kit(KIT)
     with monkeypatch.context() as patch:
         patch.setattr(Client, "run", lambda *_: {"tcp://w": {**own, "numpy": "1.0"}})
@@ -181,10 +190,10 @@ def test_unfit_clusters_are_refused(cluster: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_scheduler_that_is_not_there_is_said_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = time.monotonic()
+    assert seats.DASK_WAIT_S <= 5
+    monkeypatch.setattr(seats, "DASK_WAIT_S", 1)
     with pytest.raises(UserError, match="no Dask scheduler answers"):
         dask_seats("tcp://127.0.0.1:9", KIT).__enter__()
-    assert time.monotonic() - start < 10
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match=r"collect.dask_address needs Dask: pip install '\.\[dask\]'"):
         dask_seats("tcp://127.0.0.1:9", KIT).__enter__()

@@ -48,7 +48,8 @@ def test_a_frame_shows_the_action_of_its_own_row(kind: str, resize: str) -> None
 @pytest.mark.parametrize(
     ("env_id", "kind"),
     [
-        ("CartPole-v1", "discrete"), ("MountainCar-v0", "discrete"), ("BipedalWalker-v3", "box"), ("CarRacing-v3", "box"),
+        ("LunarLander-v3", "discrete"), ("CartPole-v1", "discrete"),
+        ("MountainCar-v0", "discrete"), ("BipedalWalker-v3", "box"), ("CarRacing-v3", "box"),
         ("ALE/Pong-v5", "discrete"), ("MiniGrid-DoorKey-5x5-v0", "discrete"),
     ],
 )  # fmt: skip

@@ -34,7 +34,7 @@ class Show(gym.Env):
 
     resets = 0
 
-    def __init__(self, render_mode=None, space="discrete", fault="", when=-1, shape=(6, 9, 3), marks=""):
+    def __init__(self, render_mode=None, space="discrete", fault="", when=-1, shape=(6, 9, 3), marks="", seconds=1000):
         self.render_mode, self.action_space, self.fault, self.when, self.shape = (
             render_mode,
             SPACES[space],
@@ -42,7 +42,7 @@ class Show(gym.Env):
             when,
             shape,
         )
-        self.marks, self.first = marks, False
+        self.marks, self.first, self.seconds = marks, False, seconds
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -61,7 +61,7 @@ class Show(gym.Env):
         if wrong == "crash" or (wrong == "crash once" and self.first):
             os.kill(os.getpid(), signal.SIGSEGV)
         if wrong == "hang":
-            time.sleep(1000)
+            time.sleep(self.seconds)
         if wrong == "raise":
             raise ZeroDivisionError("a wheel came off")
         state = np.full(1, np.nan if wrong == "not finite" else self.steps, np.float32)

@@ -29,8 +29,10 @@ from oniris_core.data.rollouts import episode_seed, play_episode, repeats_itself
 from oniris_core.data.seats import Seats, dask_seats, local_seats, within
 
 GRACE_S = 5.0
-"""How long episodes in play may take to end once the collection stops; and how much later than its time a hung one is
-given up where it cannot be killed."""
+"""How long episodes in play may take to end once the collection stops."""
+
+LATE_S = 30.0
+"""How much later than its time an episode is given up that nothing ended: a worker may have had to be started first."""
 
 _PLAYED_WITH = tuple(
     f"oniris_core.{name}"
@@ -139,7 +141,7 @@ class _Collection:
     def __init__(self, params: CollectParams, seed: int, folder: Path, seats: Seats, policy_sha256: str):
         self._params, self._seed, self._folder, self._seats, self._sha = params, seed, folder, seats, policy_sha256
         self._running: dict[Future[bytes], _Task] = {}
-        self._free = list(range(len(seats.executors)))
+        self._free = list(range(len(seats)))
         self._deaths: Counter[int] = Counter()
         self._failures = 0
         self._end: OnirisError | None = None  # why no new episodes are started
@@ -173,11 +175,10 @@ class _Collection:
         # A process may be started here; it must not be born listening to Ctrl-C before `_start_worker` runs.
         main = threading.current_thread() is threading.main_thread()
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-        local = self._seats.can_renew
         while self._free and todo:
             index, seat = todo.popleft(), self._free.pop()
-            limit = self._params.episode_timeout_s if local else 0.0
-            future = self._seats.executors[seat].submit(_play, self._params, self._seed, index, self._sha, limit)
+            limit = self._params.episode_timeout_s if self._seats.is_local else 0.0
+            future = self._seats.submit(seat, _play, self._params, self._seed, index, self._sha, limit)
             self._running[future] = _Task(index, seat, time.monotonic())
         if main:
             signal.signal(signal.SIGINT, handler)
@@ -187,14 +188,15 @@ class _Collection:
         try:
             return future.result()
         except BrokenExecutor:
-            self._seats.renew(task.seat)
-            if time.monotonic() - task.started >= self._params.episode_timeout_s:
+            ended_by = self._seats.renew(task.seat)
+            if ended_by == signal.SIGALRM:
                 return self._failed(task, self._too_long())
             self._deaths[task.index] += 1
             if self._deaths[task.index] == 1:
                 todo.appendleft(task.index)
                 return ""
-            return self._failed(task, "killed its process twice (a crash in the environment's own code, or out of memory)")
+            name = signal.Signals(ended_by).name if ended_by else "which ended itself"
+            return self._failed(task, f"killed its process twice ({name}: a crash in the environment's own code, or out of memory)")
         except UserError as error:
             self._stop(error)
         except CancelledError:
@@ -220,7 +222,7 @@ class _Collection:
 
     def _give_up_hung(self) -> None:
         for task in self._running.values():
-            if time.monotonic() - task.started > self._params.episode_timeout_s + GRACE_S:
+            if time.monotonic() - task.started > self._params.episode_timeout_s + LATE_S:
                 self._failures = self._params.failures_allowed  # its seat is lost, so it counts more than one left out
                 self._failed(task, self._too_long())
                 self._end_at = 0.0

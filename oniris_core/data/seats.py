@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +26,63 @@ PLAYING_PACKAGES = ("gymnasium", "numpy", "pillow", "box2d", "pygame-ce", "pygam
 class LocalSeats:
     """A process of its own for each seat: when it dies it is known whose episode it was, and no other is lost."""
 
-    can_renew = True
+    is_local = True
 
     def __init__(self, count: int):
-        self._others = set(multiprocessing.active_children())
-        self.executors: list[Executor] = [_process() for _ in range(count)]
+        self._executors = [_process() for _ in range(count)]
+        self._processes: dict[int, BaseProcess] = {}
 
-    def renew(self, seat: int) -> None:
-        """Put a new process in the place of one that died."""
-        self.executors[seat].shutdown(wait=False)
-        self.executors[seat] = _process()
+    def __len__(self) -> int:
+        return len(self._executors)
+
+    def submit(self, seat: int, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Let a seat that is free do `work`; the first time its process is started."""
+        before = set(multiprocessing.active_children())
+        future = self._executors[seat].submit(work, *arguments)
+        for started in set(multiprocessing.active_children()) - before:
+            self._processes[seat] = started
+        return future
+
+    def renew(self, seat: int) -> int:
+        """Put a new process in the place of one that died; return the signal that ended it, 0 if it ended itself."""
+        died = self._processes.pop(seat)
+        died.join(timeout=5)
+        self._executors[seat].shutdown(wait=False)
+        self._executors[seat] = _process()
+        return max(-(died.exitcode or 0), 0)
 
     def close(self, busy: bool) -> None:
         """End all processes; those that are `busy` are killed."""
         if busy:
-            for child in multiprocessing.active_children():
-                if child not in self._others:
-                    child.kill()
-        for executor in self.executors:
+            for process in self._processes.values():
+                process.kill()
+        for executor in self._executors:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
 class DaskSeats:
-    """The workers of a Dask cluster."""
+    """The workers of a Dask cluster. Dask itself replaces one that died, and plays its episode again."""
 
-    can_renew = False  # Dask itself replaces a worker that died, and plays the episode again
+    is_local = False
 
     def __init__(self, client: Any, count: int):
-        self._client = client
+        self._client, self._count = client, count
         # Identical work has one result in Dask unless it is told otherwise; an episode must be played when it is asked for.
-        self.executors: list[Executor] = [client.get_executor(pure=False)] * count
+        self._executor: Executor = client.get_executor(pure=False)
 
-    def renew(self, seat: int) -> None:
+    def __len__(self) -> int:
+        return self._count
+
+    def submit(self, _: int, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Let whichever worker is free do `work`."""
+        return self._executor.submit(work, *arguments)
+
+    def renew(self, seat: int) -> int:
         raise NotImplementedError
 
     def close(self, busy: bool) -> None:
         """Let go of the cluster; it is not ours to end."""
-        self.executors[0].shutdown(wait=not busy)  # without waiting it takes back what is still to be played
+        self._executor.shutdown(wait=not busy)  # without waiting it takes back what is still to be played
         self._client.close()
 
 
