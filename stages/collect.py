@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from oniris_core.config.collect import CollectParams
+from oniris_core.config.collect import ENGINE, CollectParams
 from stages.cli import Settings, say, stage
 
 
@@ -24,37 +24,65 @@ def app(
     from oniris_core.common.progress import meter
     from oniris_core.common.runs import workspace
     from oniris_core.data.actions import action_spec
-    from oniris_core.data.collection import collect_episodes, episode_file, load_episode
-    from oniris_core.data.environments import frame_rate, heuristic_policy, make_env
+    from oniris_core.data.collection import collect_episodes, episode_file, load_episode, read_facts
+    from oniris_core.data.environments import family_of, frame_rate, imported_code, make_env
     from oniris_core.data.episode import Episode
     from oniris_core.data.episodes import write_episodes
-    from oniris_core.data.rollouts import held_out
+    from oniris_core.data.heuristics import heuristic_for
+    from oniris_core.data.policies import policy_sha256
+    from oniris_core.data.rollouts import episode_seed, held_out
 
     params, seed = settings.own, settings.common.seed
-    env = make_env(params.env_id, params.env_kwargs, params.import_env_module)
+    env = make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
     refuse_unwritable(out)
-    if params.heuristic_share and heuristic_policy(env) is None:
-        say(f"note: Gymnasium ships no heuristic for {params.env_id}; its share of episodes is played at random")
+    heuristic = heuristic_for(env) if params.heuristic_share else None
+    if params.heuristic_share and heuristic is None:
+        say(f"note: there is no heuristic for {params.env_id}; its share of episodes is played at random")
+    if heuristic and (
+        0 < heuristic.most_frames < params.frames_per_action or heuristic.most_noise < params.heuristic_noise
+    ):
+        say(f"note: the heuristic of {params.env_id} would fail with what is set: it holds an action for at most "
+            f"{heuristic.most_frames or params.frames_per_action} frames and is mixed with at most "
+            f"{min(heuristic.most_noise, params.heuristic_noise):.0%} of random actions")  # fmt: skip
     # What does not change the result stays out of the artefact and out of the fingerprint.
-    record = {"seed": seed, **params.model_dump(mode="json", exclude={"workers"})}
+    record = {"seed": seed, **params.model_dump(mode="json", exclude=ENGINE)}
+    code = imported_code(params.env_id, params.wrapper_calls)
+    if params.policy:
+        code[params.policy] = policy_sha256(params.policy)
 
-    with workspace("collect", out, params=record) as folder, stop_requests() as stop:
+    with workspace("collect", out, params=record, imported=code) as folder, stop_requests() as stop:
         done = len(list(folder.glob("episode_*.npz")))
         with meter("collect: episodes", params.episodes, done) as progress:
-            for _ in collect_episodes(params, seed, folder, stop):
+            for outcome in collect_episodes(params, seed, folder, stop, code.get(params.policy, "")):
                 progress.advance()
-        files = [episode_file(folder, index) for index in range(params.episodes)]
-        lengths = np.array([len(np.load(file)["rewards"]) for file in files])
+                if outcome.failure:
+                    say(f"warning: episode {outcome.index} (reset seed {episode_seed(seed, outcome.index)}) "
+                        f"{outcome.failure}; it is left out")  # fmt: skip
+        played = [index for index in range(params.episodes) if episode_file(folder, index).exists()]
+        files = [episode_file(folder, index) for index in played]
+        facts = read_facts(files)
+        if facts.deterministic is False:
+            say(f"warning: {params.env_id} is not deterministic: the same seed and actions gave other frames or actions; "
+                "the same parameters will not give the same store")  # fmt: skip
+        family = family_of(params.env_id)
         attributes = {
             "env_id": params.env_id,
             "env_kwargs": params.env_kwargs,
             "action_spec": action_spec(env.action_space).to_json(),
             "action_meaning": "row i: the action of the step that led to frame i; row 0 of an episode: filler",
             "frame_rate": frame_rate(env, params.frame_skip),
+            "screen": list(facts.screen),
+            "deterministic": facts.deterministic,
+            "left_out": sorted(set(range(params.episodes)) - set(played)),
+            "imported": code,
             "params": record,
-            "versions": _versions("gymnasium", "numpy", "zarr", "pillow", "box2d", "pygame-ce", "pygame"),
-        }
-        with meter("collect: writing", params.episodes) as progress:
+            "versions": _versions(
+                "gymnasium", "numpy", "zarr", "pillow", "box2d", "pygame-ce", "pygame", *([family.package] if family else []),
+                *(["torch"] if params.policy.endswith((".pt", ".zip")) else []),
+                *(["stable-baselines3"] if params.policy.endswith(".zip") else []),
+            ),
+        }  # fmt: skip
+        with meter("collect: writing", len(files)) as progress:
 
             def episodes() -> Iterator[Episode]:
                 for file in files:
@@ -62,9 +90,15 @@ def app(
                     yield load_episode(file)
                     progress.advance()
 
-            write_episodes(out, episodes(), int(lengths.sum()), held_out(params, seed), attributes)
-    say(f"{out}: {params.episodes} episodes, {lengths.sum()} frames, "
+            split = held_out(params, seed)[played]
+            write_episodes(out, episodes(), int(facts.lengths.sum()), split, attributes)
+    lengths = facts.lengths
+    say(f"{out}: {len(files)} episodes, {lengths.sum()} frames, "
         f"{lengths.min()} to {lengths.max()} (median {int(np.median(lengths))}) an episode")  # fmt: skip
+    if short := int((lengths < params.short_frames).sum()):
+        say(f"note: {short} of {len(files)} episodes have fewer than {params.short_frames} frames (collect.short_frames); "
+            "clips longer than an episode skip it. For longer ones lower collect.frame_skip, frames_per_action or "
+            "random_share, or raise max_frames if that ended them")  # fmt: skip
 
 
 def _versions(*packages: str) -> dict[str, str]:

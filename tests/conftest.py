@@ -12,6 +12,8 @@ import hypothesis
 import pytest
 from typer.testing import CliRunner, Result
 
+from oniris_core.config.collect import CollectParams
+from oniris_core.config.reader import build, read_yaml
 from stages import collect, encode, preset, render, train, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +25,11 @@ Run = Callable[..., Result]
 # The same examples in every run: what fails here fails everywhere, and what passed still passes.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+def collect_params(**values: object) -> CollectParams:
+    """The parameters of `collect` in params.yaml with some values in place of theirs."""
+    return build(CollectParams, "collect", {**read_yaml(ROOT / "params.yaml")["collect"], **values}, "test")
 
 
 @pytest.fixture(scope="session", autouse=True)

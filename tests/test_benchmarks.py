@@ -8,7 +8,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import conditioning_cost, rollout_cost, training_cost, vae_memory
+from benchmarks import collection_speed, conditioning_cost, rollout_cost, training_cost, vae_memory
 from benchmarks.harness import count_flops, make_denoiser, medians, random_clip, two_stream_pass
 from oniris_core.world.temporal import Attention
 from tests.conftest import ROOT
@@ -32,6 +32,35 @@ def test_vae_memory() -> None:
     rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
     assert [int(row[0]) for row in rows[2:]] == [8, 16]
     assert all(float(row[1]) > 50 for row in rows[2:])
+
+
+def test_collection_speed(params_only: Path) -> None:
+    app = typer.Typer()
+    app.command()(collection_speed.main)
+    options = [
+        "--episodes",
+        "2",
+        "--processes",
+        "1,2",
+        "--repetitions",
+        "1",
+        "--params",
+        str(params_only / "params.yaml"),
+    ]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
+    assert [row[0].strip() for row in rows[2:4]] == ["1", "2"]
+    assert {row[0].strip() for row in rows[6:]} == {
+        "make and reset",
+        "step",
+        "render",
+        "resize",
+        "compress",
+        "store",
+        "rest",
+    }
+    assert sum(float(row[2].strip().rstrip("%")) for row in rows[6:]) == pytest.approx(100, abs=0.5)
 
 
 def test_training_cost(params_only: Path) -> None:

@@ -17,24 +17,22 @@ from hypothesis import strategies as st
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.seeds import numpy_rng, torch_generator
-from oniris_core.config.collect import CollectParams
 from oniris_core.data.actions import ActionSpec, action_spec
 from oniris_core.data.clips import index_clips
-from oniris_core.data.environments import make_env
+from oniris_core.data.environments import fit_screen, make_env, screen_of
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.frame_clips import FrameClips
 from oniris_core.data.groups import group_count, group_rows, read_groups
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
-from oniris_core.data.rollouts import episode_seed, held_out, play_episode, record_frame
+from oniris_core.data.rollouts import episode_seed, held_out, play_episode
 from oniris_core.data.zarrs import ROWS_PER_SHARD, RowWriter, add_rows, create
 from oniris_core.vae.store import load_vae, save_vae
-from tests.conftest import Run, start, tree
+from tests.conftest import Run, collect_params, start, tree
 
-PARAMS = CollectParams(
-    env_id="LunarLander-v3", env_kwargs={}, import_env_module=False, episodes=6, max_frames=30, height=32, width=48,
-    frame_skip=2, frames_per_action=4, random_share=0.5, heuristic_share=0.5, heuristic_noise=0.3, held_out_share=0.2,
-    workers=1,
+PARAMS = collect_params(
+    episodes=6, max_frames=30, height=32, width=48, random_share=0.5, heuristic_share=0.5, heuristic_noise=0.3,
+    held_out_share=0.2, workers=1,
 )  # fmt: skip
 
 
@@ -44,7 +42,7 @@ def test_a_row_holds_the_frame_its_action_led_to() -> None:
     env = gym.make(PARAMS.env_id, render_mode="rgb_array")
     observation, _ = env.reset(seed=episode.seed)
     assert episode.seed == episode_seed(3, 1)
-    assert np.array_equal(record_frame(env, 32, 48), episode.frames[0])
+    assert np.array_equal(fit_screen(screen_of(env), 32, 48), episode.frames[0])
     assert np.array_equal(observation, episode.states[0])
     for row in range(1, len(episode.frames)):
         total = 0.0
@@ -53,7 +51,7 @@ def test_a_row_holds_the_frame_its_action_led_to() -> None:
             total += float(reward)
             if ends or cut:
                 break
-        assert np.array_equal(record_frame(env, 32, 48), episode.frames[row])
+        assert np.array_equal(fit_screen(screen_of(env), 32, 48), episode.frames[row])
         assert np.array_equal(observation, episode.states[row])
         assert episode.rewards[row] == pytest.approx(total)
         assert episode.terminated[row] == ends
@@ -342,14 +340,14 @@ def test_rendering_twice_gives_the_same_bytes(tiny_pipeline: Path, pipeline: Pat
 
 @pytest.mark.pipeline
 def test_another_environment_by_hand(params_only: Path, run: Run) -> None:
-    options = ("--env-id", "CartPole-v1", "--episodes", 4, "--out", params_only / "else/where.zarr")
+    options = ("--env-id", "Acrobot-v1", "--episodes", 4, "--out", params_only / "else/where.zarr")
     result = run(params_only, "collect", *options)
     assert result.exit_code == 0, result.output
-    assert "note: collect.env_id = CartPole-v1 (params.yaml has LunarLander-v3)" in result.output
-    assert "ships no heuristic for CartPole-v1" in result.output
+    assert "note: collect.env_id = Acrobot-v1 (params.yaml has LunarLander-v3)" in result.output
+    assert "there is no heuristic for Acrobot-v1" in result.output
     store = open_episodes(params_only / "else/where.zarr")
     assert len(store.episode_ends) == 4
-    assert store.attributes["env_id"] == "CartPole-v1"
+    assert store.attributes["env_id"] == "Acrobot-v1"
 
 
 @pytest.mark.pipeline

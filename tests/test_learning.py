@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from oniris_core.common.process import StopRequest
-from oniris_core.config.collect import CollectParams
 from oniris_core.config.train import TrainParams
 from oniris_core.data.actions import action_spec
 from oniris_core.data.clips import HELD_OUT, TRAIN
@@ -25,14 +24,13 @@ from oniris_core.training.fit import fit
 from oniris_core.training.world import WorldTrainer, denoiser_config
 from oniris_core.world.context import Parallel
 from oniris_core.world.denoiser import Denoiser
-from tests.conftest import one_thread
+from tests.conftest import collect_params, one_thread
 
 WIDTH, GROUP, CLIP, STEPS = 8, 2, 4, 100
 
-COLLECT = CollectParams(
-    env_id="Slider", env_kwargs={}, import_env_module=False, episodes=40, max_frames=25, height=1, width=WIDTH,
-    frame_skip=1, frames_per_action=1, random_share=1.0, heuristic_share=0.0, heuristic_noise=0.0, held_out_share=0.2,
-    workers=1,
+COLLECT = collect_params(
+    env_id="Slider", episodes=40, max_frames=25, height=1, width=WIDTH, frame_skip=1, frames_per_action=1, random_share=1.0,
+    heuristic_share=0.0,
 )  # fmt: skip
 TRAINING = TrainParams(
     channels=16, channel_mult=(1,), blocks=1, video_attention=(True,), frame_attention=(False,), head_channels=8,

@@ -1,10 +1,19 @@
 """Parameters of the stage `collect`."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from oniris_core.config.base import Count, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Params, Positive, Share
+
+
+def _calls(wrappers: list[Any]) -> list[Any]:
+    for entry in wrappers:
+        name, arguments = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            wrong = f"an entry is a name or {{name: {{argument: value}}}}, not {entry!r}"
+            raise ValueError(wrong)  # noqa: TRY004  (what pydantic turns into one line)
+    return wrappers
 
 
 class CollectParams(Params):
@@ -13,22 +22,65 @@ class CollectParams(Params):
     env_id: str = Field(description="Gymnasium id with its version, such as LunarLander-v3")
     env_kwargs: dict[str, Any] = Field(description="keyword arguments of gymnasium.make")
     import_env_module: bool = Field(description="allow ids of the form module:Env, which import that module's code")
-    episodes: Positive = Field(description="episodes to play")
+    wrappers: Annotated[list[Any], AfterValidator(_calls)] = Field(
+        description="Gymnasium wrappers by dotted name, innermost first; {name: {argument: value}} passes arguments"
+    )
+    import_code: bool = Field(
+        description="allow `policy`, and wrappers from outside Gymnasium: both run code of others"
+    )
+    episodes: Annotated[int, Field(ge=1, le=2**20)] = Field(description="episodes to play")
     max_frames: Positive = Field(description="frames recorded of an episode at most, the reset frame among them")
     height: Positive = Field(description="height of a recorded frame, pixels")
     width: Positive = Field(description="width of a recorded frame, pixels")
+    resize: Literal["stretch", "pad"] = Field(
+        description="a screen of another shape is stretched, or keeps its aspect and is padded with black"
+    )
     frame_skip: Positive = Field(description="environment steps from one recorded frame to the next")
     frames_per_action: Positive = Field(description="recorded frames for which an action is held")
+    frames_per_action_max: Count = Field(
+        description="hold an action for frames_per_action to this many frames, drawn anew each time (0: no drawing)"
+    )
     random_share: Share = Field(description="share of episodes played at random")
-    heuristic_share: Share = Field(description="share played by Gymnasium's heuristic (random where it ships none)")
+    heuristic_share: Share = Field(description="share played by a heuristic (random where there is none)")
     heuristic_noise: Share = Field(description="share of random actions in those: from 0 up to this, drawn per episode")
+    policy: str = Field(
+        description="module:callable, or a saved policy: TorchScript (.pt) or Stable-Baselines3 (.zip); empty: none"
+    )
+    policy_share: Share = Field(description="share of episodes played by `policy`")
+    policy_noise: Share = Field(description="share of random actions in those: from 0 up to this, drawn per episode")
+    action_noise: Annotated[Float, Field(ge=0)] = Field(
+        description="deviation of Gaussian noise on Box actions of heuristic and policy, in half ranges"
+    )
     held_out_share: Share = Field(description="share of episodes kept from training, for evaluation")
     workers: Count = Field(description="worker processes (0: as many as there are cores)")
+    dask_address: str = Field(description="play on the Dask cluster whose scheduler is here (empty: on this machine)")
+    episode_timeout_s: Annotated[Float, Field(gt=0)] = Field(description="longest an episode may take, seconds")
+    failures_allowed: Count = Field(
+        description="episodes that may crash or hang and be left out before collection stops"
+    )
+    short_frames: Count = Field(description="a note says how many episodes have fewer frames than this")
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> "CollectParams":
-        if abs(self.random_share + self.heuristic_share - 1) > 1e-9:
+        total = self.random_share + self.heuristic_share + self.policy_share
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"random_share, heuristic_share and policy_share must add up to 1, not {total:g}")
+        if bool(self.policy) != (self.policy_share > 0):
+            raise ValueError("policy and policy_share belong together: set both, or neither")
+        if self.policy and not self.import_code:
+            raise ValueError(f"policy '{self.policy}' would run code of others; allow it with import_code: true")
+        if 0 < self.frames_per_action_max < self.frames_per_action:
             raise ValueError(
-                f"random_share and heuristic_share must add up to 1, not {self.random_share + self.heuristic_share:g}"
+                f"frames_per_action_max = {self.frames_per_action_max} must be 0 or at least "
+                f"frames_per_action = {self.frames_per_action}"
             )
         return self
+
+    @property
+    def wrapper_calls(self) -> list[tuple[str, dict[str, Any]]]:
+        """The wrappers as (dotted name, keyword arguments)."""
+        return [next(iter(entry.items())) if isinstance(entry, dict) else (entry, {}) for entry in self.wrappers]
+
+
+ENGINE = {"workers", "dask_address", "episode_timeout_s", "failures_allowed", "short_frames"}
+"""Parameters that say where and how long episodes are played, not what they hold."""

@@ -1,11 +1,17 @@
-"""Gymnasium environments, checked before use, and the policies that play them."""
+"""Gymnasium environments, checked before use, and the frames they show."""
 
+import hashlib
+import importlib
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from PIL import Image
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.naming import nearest
@@ -14,62 +20,165 @@ from oniris_core.data.actions import action_spec
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-Policy = Callable[[np.ndarray], Any]
-"""From the environment's observation to an action."""
+
+@dataclass(frozen=True)
+class Family:
+    """Environments that a package other than Gymnasium brings: the start of their ids, and the extra of pyproject.toml."""
+
+    prefix: str
+    module: str
+    package: str
+    extra: str
 
 
-def make_env(env_id: str, kwargs: dict[str, Any], import_module: bool) -> gym.Env:
+FAMILIES = (
+    Family("ALE/", "ale_py", "ale-py", "atari"),
+    Family("MiniGrid-", "minigrid", "minigrid", "minigrid"),
+    Family("BabyAI-", "minigrid", "minigrid", "minigrid"),
+)
+
+
+def family_of(env_id: str) -> Family | None:
+    """The family an id belongs to; None for Gymnasium's own and for those of a person's modules."""
+    return next((family for family in FAMILIES if env_id.startswith(family.prefix)), None)
+
+
+def make_env(
+    env_id: str,
+    kwargs: dict[str, Any],
+    import_module: bool,
+    wrappers: Sequence[tuple[str, dict[str, Any]]] = (),
+    import_code: bool = False,
+) -> gym.Env:
     """An environment that renders RGB arrays and has a supported action space.
 
     Args:
         env_id: Gymnasium id with version; `module:Env-v0` needs `import_module`.
         kwargs: keyword arguments of gymnasium.make.
         import_module: allow ids that import a module's code.
+        wrappers: (dotted name, keyword arguments), innermost first.
+        import_code: allow wrappers that are not Gymnasium's.
 
     Raises:
-        UserError: unknown or unversioned id, missing dependency, no rgb_array mode, unsupported action space.
+        UserError: unknown or unversioned id, missing dependency, no rgb_array mode, unsupported action space, a wrapper
+            that does not exist or cannot be made.
     """
     if ":" in env_id and not import_module:
         raise UserError(f"env_id '{env_id}' would import the code of a module; allow it with import_env_module: true")
-    if ":" not in env_id and env_id not in gym.registry:
-        versions = [known for known in gym.registry if known.rpartition("-v")[0] == env_id]
+    if "render_mode" in kwargs:
+        raise UserError("env_kwargs must not set render_mode: frames are recorded with rgb_array")
+    known_id = _register(env_id)
+    if known_id not in gym.registry:
+        versions = [known for known in gym.registry if known.rpartition("-v")[0] == known_id]
         if versions:
             raise UserError(f"env_id '{env_id}' has no version; there are: {', '.join(sorted(versions))}")
-        raise UserError(f"unknown environment id '{env_id}'{nearest(env_id, gym.registry)}")
+        raise UserError(f"unknown environment id '{env_id}'{nearest(known_id, gym.registry)}")
     try:
-        spec = gym.spec(env_id)
-        if "render_mode" in kwargs:
-            raise UserError("env_kwargs must not set render_mode: frames are recorded with rgb_array")
-        env = gym.make(env_id, render_mode="rgb_array", **kwargs)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the environment's constructor or import does is the person's to mend
-        raise UserError(f"environment '{env_id}' cannot be made: {' '.join(str(error).split())}") from None
+        env = gym.make(known_id, render_mode="rgb_array", **kwargs)
+    except Exception as error:  # whatever the environment's constructor does is the person's to mend
+        raise UserError(f"environment '{env_id}' cannot be made: {_one_line(error)}") from None
+    for name, arguments in wrappers:
+        env = _wrapped(env, name, arguments, import_code)
     if "rgb_array" not in env.metadata.get("render_modes", []):
-        raise UserError(f"environment '{spec.id}' cannot render to rgb_array, so there are no frames to learn from")
+        raise UserError(f"environment '{env_id}' cannot render to rgb_array, so there are no frames to learn from")
     try:
         action_spec(env.action_space)
     except UserError as error:
-        raise UserError(f"environment '{spec.id}': {error}") from None
+        raise UserError(f"environment '{env_id}': {error}") from None
     return env
 
 
-def heuristic_policy(env: gym.Env) -> Policy | None:
-    """The policy Gymnasium ships for this environment, or None."""
-    name = type(env.unwrapped).__name__
-    if name == "LunarLander":
-        from gymnasium.envs.box2d.lunar_lander import heuristic
+def imported_code(env_id: str, wrappers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """SHA-256 of the sources of the modules outside Gymnasium that an id and wrappers name, by module."""
+    names = {env_id.partition(":")[0]} if ":" in env_id else set[str]()
+    names |= {name.rpartition(".")[0] for name, _ in wrappers if not name.startswith("gymnasium.")}
+    return {name: hashlib.sha256(module_source(name)).hexdigest() for name in sorted(names)}
 
-        return lambda observation: heuristic(env.unwrapped, observation)
-    if name == "BipedalWalker":
-        from gymnasium.envs.box2d.bipedal_walker import BipedalWalkerHeuristics
 
-        walker = BipedalWalkerHeuristics()
-        walker.a = np.zeros(4)  # the class keeps its action in an array that all instances would share
-        return lambda observation: walker.step_heuristic(observation).copy()
-    return None
+def module_source(name: str) -> bytes:
+    """The source of a module that can be imported; nothing where it has none, as one in C."""
+    spec = importlib.util.find_spec(name)
+    file = Path(spec.origin) if spec and spec.origin else None
+    return file.read_bytes() if file and file.is_file() else b""
+
+
+def _register(env_id: str) -> str:
+    """Import what brings the environment, so that Gymnasium knows its id; return that id, without a module before it."""
+    own, _, known_id = env_id.rpartition(":")
+    family = family_of(env_id)
+    if family and importlib.util.find_spec(family.module) is None:
+        raise UserError(f"environment '{env_id}' needs {family.package}: pip install '.[{family.extra}]'")
+    if name := family.module if family else own:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # a module of the person's own may fail in any way
+            raise UserError(f"environment '{env_id}': module {name} cannot be imported: {_one_line(error)}") from None
+        if name == "ale_py":
+            module.ALEInterface.setLoggerMode(module.LoggerMode.Error)  # no banner in every process
+    return known_id
+
+
+def _wrapped(env: gym.Env, name: str, arguments: dict[str, Any], import_code: bool) -> gym.Env:
+    module, _, attribute = name.rpartition(".")
+    if module.split(".")[0] != "gymnasium" and not import_code:
+        raise UserError(f"wrapper '{name}' is not one of gymnasium.wrappers, so it runs code of others; "
+                        "allow it with import_code: true")  # fmt: skip
+    try:
+        found = importlib.import_module(module or name)
+    except Exception as error:  # a module of the person's own may fail in any way
+        raise UserError(f"wrapper '{name}' cannot be imported: {_one_line(error)}") from None
+    wrapper = getattr(found, attribute, None)
+    if not isinstance(wrapper, type) or not issubclass(wrapper, gym.Wrapper):
+        raise UserError(f"there is no wrapper '{name}'{nearest(attribute, vars(found))}")
+    try:
+        return wrapper(env, **arguments)
+    except Exception as error:
+        raise UserError(f"wrapper '{name}' cannot be made: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def frame_rate(env: gym.Env, frame_skip: int) -> float:
     """Recorded frames per second of the environment's own time."""
     return float(env.metadata.get("render_fps") or 30) / frame_skip
+
+
+def screen_of(env: gym.Env) -> np.ndarray:
+    """The rendered screen, uint8 [H, W, 3]; a grey one ([H, W] or [H, W, 1]) is repeated in three channels.
+
+    Raises:
+        UserError: the environment renders something else.
+    """
+    screen: Any = env.render()
+    if isinstance(screen, np.ndarray) and screen.dtype == np.uint8 and screen.size:
+        if screen.ndim == 2 or (screen.ndim == 3 and screen.shape[2] == 1):
+            return np.repeat(screen.reshape(*screen.shape[:2], 1), 3, axis=2)
+        if screen.ndim == 3 and screen.shape[2] == 3:
+            return screen
+    what = f"{screen.dtype} {list(screen.shape)}" if isinstance(screen, np.ndarray) else type(screen).__name__
+    raise UserError(f"the environment renders {what}, but an RGB or grey array, uint8 [H, W, 3] or [H, W], is needed")
+
+
+def fit_screen(screen: np.ndarray, height: int, width: int, resize: str = "stretch") -> np.ndarray:
+    """A screen as a frame: uint8 [height, width, 3], each pixel the average of the area it covers.
+
+    Args:
+        screen: uint8 [H, W, 3].
+        height, width: pixels.
+        resize: "stretch" to these, or "pad": keep the aspect, in the middle of black.
+    """
+    if screen.shape[:2] == (height, width):
+        return screen.copy()
+    size = (height, width)
+    if resize == "pad":
+        scale = min(height / screen.shape[0], width / screen.shape[1])
+        size = (max(round(screen.shape[0] * scale), 1), max(round(screen.shape[1] * scale), 1))
+    fitted = np.asarray(Image.fromarray(screen).resize(size[::-1], Image.Resampling.BOX))
+    if size == (height, width):
+        return fitted
+    frame = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    frame[top : top + size[0], left : left + size[1]] = fitted
+    return frame

@@ -1,26 +1,39 @@
 """Plays one episode and records it. A function of (parameters, seed, index) alone, whoever calls it."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
-from PIL import Image
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.seeds import numpy_rng
 from oniris_core.config.collect import CollectParams
-from oniris_core.data.environments import heuristic_policy
+from oniris_core.data.actions import action_spec
+from oniris_core.data.environments import fit_screen, screen_of
 from oniris_core.data.episode import Episode
+from oniris_core.data.heuristics import Policy, heuristic_for
+from oniris_core.data.policies import PolicyMaker, played_action
+
+REPEATED_ROWS = 8
+"""Rows that are played twice to see whether an environment is deterministic."""
 
 
 def episode_seed(seed: int, index: int) -> int:
     """The reset seed of episode `index`: distinct for distinct indices below 2^20 of one collection."""
+    if seed >= 2**43:
+        raise UserError(f"common.seed = {seed} is too large to collect with: at most 2^43 - 1")
     return seed * 2**20 + index
 
 
-def random_action_share(index: int, params: CollectParams, seed: int) -> float:
-    """The share of random actions in episode `index`: 1 for the random policy, else heuristic with some noise."""
+def who_plays(index: int, params: CollectParams, seed: int) -> tuple[str, float]:
+    """Who plays episode `index`, "random", "heuristic" or "policy", and how much of the set noise it gets, 0 to 1."""
     rng = numpy_rng(seed, "policy", index)
-    is_random, noise = rng.random() < params.random_share, rng.random() * params.heuristic_noise
-    return 1.0 if is_random else noise
+    lot, noise = rng.random(), rng.random()
+    if lot < params.random_share:
+        return "random", noise
+    is_heuristic = not params.policy or lot < params.random_share + params.heuristic_share
+    return "heuristic" if is_heuristic else "policy", noise
 
 
 def held_out(params: CollectParams, seed: int) -> np.ndarray:
@@ -35,51 +48,74 @@ def held_out(params: CollectParams, seed: int) -> np.ndarray:
     return split
 
 
-def record_frame(env: gym.Env, height: int, width: int) -> np.ndarray:
-    """The rendered screen, area-averaged to uint8 [height, width, 3]."""
-    screen = env.render()
-    if not isinstance(screen, np.ndarray) or screen.ndim != 3 or screen.shape[2] != 3:
-        raise UserError(f"the environment renders {type(screen).__name__}, but an RGB array [H, W, 3] is needed")
-    if screen.shape[:2] == (height, width):
-        return np.array(screen, np.uint8)
-    return np.asarray(Image.fromarray(screen).resize((width, height), Image.Resampling.BOX))
+@dataclass(frozen=True)
+class _Player:
+    """Who plays an episode. `policy` is None for random play."""
+
+    policy: Policy | None
+    name: str
+    random_share: float
+    most_frames: int
 
 
-def play_episode(env: gym.Env, params: CollectParams, seed: int, index: int) -> Episode:
+def _player(env: gym.Env, params: CollectParams, seed: int, index: int, make_policy: PolicyMaker | None) -> _Player:
+    who, noise = who_plays(index, params, seed)
+    if who == "policy":
+        assert make_policy is not None
+        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.policy_noise, 0)
+    heuristic = heuristic_for(env) if who == "heuristic" else None
+    if heuristic is None:
+        return _Player(None, "random play", 1.0, 0)
+    random_share = noise * min(params.heuristic_noise, heuristic.most_noise)
+    return _Player(heuristic.make(env), f"the heuristic of {params.env_id}", random_share, heuristic.most_frames)
+
+
+def play_episode(
+    env: gym.Env, params: CollectParams, seed: int, index: int, make_policy: PolicyMaker | None = None
+) -> Episode:
     """Play and record episode `index`.
 
     Args:
-        env: from `make_env`; its state before the call does not matter.
+        env: from `make_env`, not played in before: a few of them play differently then.
         params: how to play and record.
         seed: `common.seed`.
         index: number of the episode.
+        make_policy: makes the player of `params.policy`, where there is one.
+
+    Raises:
+        UserError: the environment's frames are unfit or change size, an observation or reward is not finite, or a policy
+            gives what is no action.
     """
     rng = numpy_rng(seed, "actions", index)
     reset_seed = episode_seed(seed, index)
-    random_share = random_action_share(index, params, seed)
-    heuristic = heuristic_policy(env) if random_share < 1 else None
+    player = _player(env, params, seed, index, make_policy)
     env.action_space.seed(int(rng.integers(2**31)))
     observation, _ = env.reset(seed=reset_seed)
 
     sample = np.asarray(env.action_space.sample())
     # The first choice, so that the filler is an action of the space: a Discrete space need not start at 0.
     filler = np.zeros_like(sample) + np.asarray(getattr(env.action_space, "start", 0), sample.dtype)
-    frames, states = [record_frame(env, params.height, params.width)], [_state(observation)]
+    screen = screen_of(env)
+    shape = screen.shape
+    frames, states = [fit_screen(screen, params.height, params.width, params.resize)], [_state(observation)]
     actions, rewards, terminated, truncated = [filler], [0.0], [False], [False]
     ended = False
     while not ended and len(frames) < params.max_frames:
-        if heuristic is None or rng.random() < random_share:
+        if player.policy is None or rng.random() < player.random_share:
             action = env.action_space.sample()
         else:
-            action = np.asarray(heuristic(observation), filler.dtype)[()]  # played exactly as it is recorded
-        for _ in range(params.frames_per_action):
+            action = _chosen(env.action_space, player, observation, params.action_noise, rng)
+        for _ in range(_hold(params, player.most_frames, rng)):
             reward, ends, cut = 0.0, False, False
             for _ in range(params.frame_skip):
                 observation, step_reward, ends, cut, _ = env.step(action)
                 reward += float(step_reward)
                 if ends or cut:
                     break
-            frames.append(record_frame(env, params.height, params.width))
+            if (screen := screen_of(env)).shape != shape:
+                raise UserError(f"the frames of {params.env_id} change size, from {shape[0]} x {shape[1]} to "
+                                f"{screen.shape[0]} x {screen.shape[1]} pixels; they must stay the same")  # fmt: skip
+            frames.append(fit_screen(screen, params.height, params.width, params.resize))
             states.append(_state(observation))
             actions.append(np.asarray(action))
             rewards.append(reward)
@@ -88,10 +124,42 @@ def play_episode(env: gym.Env, params: CollectParams, seed: int, index: int) -> 
             truncated.append(bool(cut) or (not ended and len(frames) == params.max_frames))
             if ended or len(frames) == params.max_frames:
                 break
+    if not np.isfinite(states).all() or not np.isfinite(rewards).all():
+        raise UserError(f"{params.env_id} gives an observation or a reward that is not finite, in the episode reset with "
+                        f"{reset_seed}")  # fmt: skip
     return Episode(
         np.stack(frames), np.stack(actions), np.array(rewards, np.float32), np.array(terminated),
         np.array(truncated), np.stack(states), reset_seed,
     )  # fmt: skip
+
+
+def repeats_itself(
+    env: gym.Env, params: CollectParams, seed: int, index: int, make_policy: PolicyMaker | None, played: Episode
+) -> bool:
+    """Whether the first rows of the episode `played` come out the same when they are played again in a new `env`."""
+    rows = min(REPEATED_ROWS, len(played.frames))
+    again = play_episode(env, params.model_copy(update={"max_frames": rows}), seed, index, make_policy)
+    names = ("frames", "actions", "rewards", "terminated", "states")
+    return all(np.array_equal(getattr(again, name), getattr(played, name)[:rows]) for name in names)
+
+
+def _chosen(space: gym.Space, player: _Player, observation: Any, noise: float, rng: np.random.Generator) -> Any:
+    """The action of a heuristic or policy, with Gaussian noise where that is asked for and the space is a Box."""
+    assert player.policy is not None
+    action = played_action(space, player.policy(observation), player.name)
+    if not noise or not isinstance(space, gym.spaces.Box):
+        return action
+    spec = action_spec(space)
+    half = (np.array(spec.high) - np.array(spec.low)) / 2
+    return np.clip(action + noise * half * rng.standard_normal(action.shape), space.low, space.high).astype(space.dtype)
+
+
+def _hold(params: CollectParams, most: int, rng: np.random.Generator) -> int:
+    """Recorded frames for which the next action is held."""
+    held = params.frames_per_action
+    if params.frames_per_action_max:
+        held = int(rng.integers(held, params.frames_per_action_max + 1))
+    return min(held, most) if most else held
 
 
 def _state(observation: object) -> np.ndarray:
