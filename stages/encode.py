@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,7 +48,7 @@ def app(
     c = model.config.group
     bounds = [store.bounds(e) for e in range(len(store.episode_ends))]
     counts = np.array([group_count(end - start, c) for start, end in bounds])
-    attributes = {
+    attributes: dict[str, Any] = {
         "vae_identity": identity,
         "episodes_identity": store.identity,
         "frames_per_latent": c,
@@ -57,7 +57,8 @@ def app(
         "params": settings.as_json("encode"),
         **{
             key: store.attributes[key]
-            for key in ("env_id", "env_kwargs", "action_spec", "action_meaning", "frame_rate")
+            for key in ("env_id", "env_kwargs", "source", "action_spec", "action_meaning", "frame_rate")
+            if key in store.attributes
         },
     }
 

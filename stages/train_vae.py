@@ -71,7 +71,8 @@ def app(
         vae = trainer.emas[0].model
         assert isinstance(vae, Vae)
         shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(params.eval_clips)]
-        kept = fidelity(shown, probe_for(store.attributes["env_id"]))
+        env_id = store.attributes.get("env_id")  # recordings have none
+        kept = fidelity(shown, probe_for(env_id) if env_id else None)
         metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}
         pictures: dict[str, np.ndarray | Figure] = {
             "strips": strips(shown[:3]),
