@@ -5,16 +5,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from oniris_core.common.remote import Location
 from oniris_core.config.collect import CollectParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("collect", CollectParams)
 def app(
     settings: Settings[CollectParams],
-    out: Annotated[Path, typer.Option(help="the episode store to make")] = Path("data/episodes.zarr"),
+    out: Annotated[Location, place("the episode store to make")] = Path("data/episodes.zarr"),
 ) -> None:
     """Play episodes of a Gymnasium environment, or read recordings: frames, actions, rewards, flags and states."""
     if settings.own.source != "environment":
@@ -22,9 +21,9 @@ def app(
         return
     import numpy as np
 
-    from oniris_core.common.files import refuse_unwritable
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
+    from oniris_core.common.remote import refuse_unwritable_at
     from oniris_core.common.runs import workspace
     from oniris_core.data.actions import action_spec
     from oniris_core.data.collection import collect_episodes, episode_file, load_episode
@@ -35,7 +34,7 @@ def app(
 
     params, seed = settings.own, settings.common.seed
     env = make_env(params.env_id, params.env_kwargs, params.import_env_module)
-    refuse_unwritable(out)
+    refuse_unwritable_at(out)
     if params.heuristic_share and heuristic_policy(env) is None:
         say(f"note: Gymnasium ships no heuristic for {params.env_id}; its share of episodes is played at random")
     # What does not change the result stays out of the artefact and out of the fingerprint.
@@ -70,12 +69,13 @@ def app(
         f"{lengths.min()} to {lengths.max()} (median {int(np.median(lengths))}) an episode")  # fmt: skip
 
 
-def _from_recordings(settings: Settings[CollectParams], out: Path) -> None:
+def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     import numpy as np
 
-    from oniris_core.common.files import digest, refuse_unwritable
+    from oniris_core.common.files import digest
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
+    from oniris_core.common.remote import refuse_unwritable_at
     from oniris_core.common.runs import workspace
     from oniris_core.data.collection import load_episode
     from oniris_core.data.episode import Episode
@@ -85,7 +85,7 @@ def _from_recordings(settings: Settings[CollectParams], out: Path) -> None:
 
     params, seed = settings.own, settings.common.seed
     source = open_source(params)
-    refuse_unwritable(out)
+    refuse_unwritable_at(out)
     names = list(source.files.of)
     held_out = held_out_recordings(len(names), params, seed)
     spec = agreed_space(source, params)

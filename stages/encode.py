@@ -6,22 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
+from oniris_core.common.remote import Location
 from oniris_core.config.encode import EncodeParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("encode", EncodeParams)
 def app(
     settings: Settings[EncodeParams],
-    episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
+    episode_store: Annotated[Location, place("the episode store")] = Path("data/episodes.zarr"),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
-    out: Annotated[Path, typer.Option(help="the latent store to make")] = Path("data/latents.zarr"),
+    out: Annotated[Location, place("the latent store to make")] = Path("data/latents.zarr"),
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/encode"),
 ) -> None:
     """Compress every episode to latents, with their statistics."""
     from oniris_core.common.files import open_artefact, refuse_unwritable
+    from oniris_core.common.remote import refuse_unwritable_at
 
-    refuse_unwritable(out)
+    refuse_unwritable_at(out)
     refuse_unwritable(report)
     open_artefact(vae, "vae", made_by="train_vae")
     from oniris_core.data.episodes import open_episodes

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
+from oniris_core.common.remote import Location
 from oniris_core.config.train_vae import TrainVaeParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("train_vae", TrainVaeParams)
 def app(
     settings: Settings[TrainVaeParams],
-    episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
+    episode_store: Annotated[Location, place("the episode store")] = Path("data/episodes.zarr"),
     out: Annotated[Path, typer.Option(help="the model to make")] = Path("models/vae"),
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train_vae"),
 ) -> None:
