@@ -449,3 +449,44 @@ def test_a_missing_package_is_named_with_its_extra(
         message = refused(run, params_only, layout, sources / layout)
         assert f"needs the package {package}: pip install '.[recordings]'" in message
         monkeypatch.undo()
+
+
+def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
+    """Files in the published layout through the preset's own architecture: each network takes a step, and another one."""
+    import torch
+
+    from oniris_core.config.reader import build, read_yaml
+    from oniris_core.config.train import TrainParams
+    from oniris_core.data.clips import TRAIN
+    from oniris_core.data.latent_clips import LatentClips
+    from oniris_core.data.latents import open_latents
+    from oniris_core.training.world import WorldTrainer, denoiser_config
+
+    made.counter_strike(params_only / "data/counter_strike", (13, 13))
+    assert run(params_only, "preset", "csgo").exit_code == 0
+    for stage, options in {
+        "collect": (),
+        "train_vae": ("--steps", 2, "--batch", 1, "--clip-frames", 8, "--eval-clips", 1, "--adversarial-start", 1),
+        "encode": (),
+    }.items():
+        result = run(params_only, stage, *options)
+        assert result.exit_code == 0, result.output
+    store = open_latents(params_only / "data/latents.zarr")
+    assert store.latents.shape[1:] == (8, 32, 32)
+    assert store.action_spec.features == 51
+
+    section = {**read_yaml(params_only / "params.yaml")["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05]}
+    params = build(TrainParams, "train", section, "test")
+    config = denoiser_config(params, store)
+    assert (config.unet.channels, config.unet.channel_mult) == (128, (1, 2, 4, 4))
+    clips = LatentClips(store, TRAIN, params.clip_latents, "test")
+    trainer = WorldTrainer(params, config, clips, 0, torch.device("cpu"), params_only / "kept")
+    before = next(trainer.model.parameters()).clone()
+    for step in range(2):
+        loss, _ = trainer.loss(step)
+        loss.backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        trainer.after_step()
+        assert torch.isfinite(loss)
+    assert not torch.equal(before, next(trainer.model.parameters()))
