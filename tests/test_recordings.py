@@ -1,6 +1,7 @@
 """Recordings instead of an environment: every layout gives the same store, row by row with the action that led there."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from oniris_core.data.recordings.conversion import convert
 from oniris_core.data.recordings.sources import agreed_space, open_source
 from oniris_core.data.recordings.spaces import given_space, inferred_space, numbers
 from tests import recordings as made
-from tests.conftest import Run, start, tree
+from tests.conftest import ROOT, Run, start, tree
 
 LAYOUTS = {
     "videos": (made.videos, ()),
@@ -452,41 +453,84 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
-    """Files in the published layout through the preset's own architecture: each network takes a step, and another one."""
+    """Files in the published layout through the preset's own architecture: each network takes a step."""
     import torch
 
     from oniris_core.config.reader import build, read_yaml
     from oniris_core.config.train import TrainParams
+    from oniris_core.config.train_vae import TrainVaeParams
     from oniris_core.data.clips import TRAIN
+    from oniris_core.data.frame_clips import FrameClips
     from oniris_core.data.latent_clips import LatentClips
-    from oniris_core.data.latents import open_latents
+    from oniris_core.data.latents import open_latents, write_latents
+    from oniris_core.training.fit import Trainer
+    from oniris_core.training.vae import VaeTrainer
     from oniris_core.training.world import WorldTrainer, denoiser_config
+    from oniris_core.vae.model import Vae
 
-    made.counter_strike(params_only / "data/counter_strike", (13, 13))
-    assert run(params_only, "preset", "csgo").exit_code == 0
-    for stage, options in {
-        "collect": (),
-        "train_vae": ("--steps", 2, "--batch", 1, "--clip-frames", 8, "--eval-clips", 1, "--adversarial-start", 1),
-        "encode": (),
-    }.items():
-        result = run(params_only, stage, *options)
-        assert result.exit_code == 0, result.output
-    store = open_latents(params_only / "data/latents.zarr")
-    assert store.latents.shape[1:] == (8, 32, 32)
-    assert store.action_spec.features == 51
-
-    section = {**read_yaml(params_only / "params.yaml")["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05]}
-    params = build(TrainParams, "train", section, "test")
-    config = denoiser_config(params, store)
-    assert (config.unet.channels, config.unet.channel_mult) == (128, (1, 2, 4, 4))
-    clips = LatentClips(store, TRAIN, params.clip_latents, "test")
-    trainer = WorldTrainer(params, config, clips, 0, torch.device("cpu"), params_only / "kept")
-    before = next(trainer.model.parameters()).clone()
-    for step in range(2):
-        loss, _ = trainer.loss(step)
-        loss.backward()
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-        trainer.after_step()
+    def takes_a_step(trainer: Trainer) -> None:
+        before = [parameter.detach().sum() for parameter in trainer.model.parameters()]
+        loss, _ = trainer.loss(0)
         assert torch.isfinite(loss)
-    assert not torch.equal(before, next(trainer.model.parameters()))
+        loss.backward()
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = trainer.lr(10)
+        trainer.optimizer.step()
+        trainer.after_step()
+        after = [parameter.detach().sum() for parameter in trainer.model.parameters()]
+        changed = sum(bool(a != b) for a, b in zip(before, after, strict=True))
+        assert changed > len(before) / 4  # in the first step gains of zero hold the others back
+
+    made.counter_strike(params_only / "data/counter_strike", (9, 9))
+    assert run(params_only, "preset", "csgo").exit_code == 0
+    assert run(params_only, "collect").exit_code == 0
+    played, content = open_episodes(params_only / "data/episodes.zarr"), read_yaml(params_only / "params.yaml")
+    cpu = torch.device("cpu")
+
+    vae_params = build(TrainVaeParams, "train_vae", {**content["train_vae"], "batch": 1, "clip_frames": 4}, "test")
+    vae = VaeTrainer(vae_params, FrameClips(played, TRAIN, 4, 4), 0, cpu)
+    takes_a_step(vae)
+    assert isinstance(vae.model, Vae)
+    with torch.no_grad():
+        latents, _, _ = vae.model.encoder(torch.zeros(1, 8, 3, 128, 128))
+    assert latents.shape == (1, 2, 8, 32, 32)
+
+    random = np.random.default_rng(0).normal(size=(2, 3, *latents.shape[2:])).astype(np.float16)
+    actions = played.actions.reshape(2, 9, -1)[:, [[0] * 4, [1, 2, 3, 4], [5, 6, 7, 8]]]
+    attributes = {**played.attributes, "vae_identity": "made", "compression": 24.0, "frames_per_latent": 4}
+    write_latents(
+        params_only / "data/latents.zarr", zip(random, actions, strict=True), np.array([3, 6]), played.episode_seed,
+        played.split, attributes,
+    )  # fmt: skip
+    section = {**content["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05], "frame_only_share": 0.0}
+    params, store = build(TrainParams, "train", section, "test"), open_latents(params_only / "data/latents.zarr")
+    config = denoiser_config(params, store)
+    assert (config.unet.channels, config.unet.channel_mult, config.action_features) == (128, (1, 2, 4, 4), 4 * 51)
+    clips = LatentClips(store, TRAIN, params.clip_latents, "test")
+    takes_a_step(WorldTrainer(params, config, clips, 0, cpu, params_only / "kept"))
+
+
+def test_the_document_reads_what_it_shows(sources: Path, tmp_path: Path, run: Run) -> None:
+    """Every layout's lines for params.yaml in docs/recordings.md, on the data that the tests make."""
+    from ruamel.yaml import YAML
+
+    text = (ROOT / "docs/recordings.md").read_text()
+    blocks = [
+        YAML(typ="safe").load(block) for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert [block["source"] for block in blocks] == list(LAYOUTS)
+    for block in blocks:
+        folder = tmp_path / block["source"]
+        folder.mkdir()
+        (folder / block["recordings"]).symlink_to(sources / block["source"])
+        content = YAML(typ="safe").load(ROOT / "params.yaml")
+        content["collect"].update({**block, "height": 16, "width": 24})
+        with (folder / "params.yaml").open("w") as file:
+            YAML().dump(content, file)
+        result = run(folder, "collect")
+        assert result.exit_code == 0, result.output
+    for command in re.findall(r"^    python -m (.*)$", text, re.MULTILINE):
+        module, *options = command.split()
+        result = run(tmp_path, module.removeprefix("stages."), "--help")
+        for option in options[::2]:
+            assert option in result.output, command

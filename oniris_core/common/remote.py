@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oniris_core.common.errors import Interrupted, OnirisError, UserError
+from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.common.files import (
     MANIFEST,
     check_files,
@@ -24,6 +24,7 @@ from oniris_core.common.files import (
     refuse_unwritable,
     staged_folder,
 )
+from oniris_core.common.process import stopped_at_once
 from oniris_core.common.progress import meter
 
 KEEP_BYTES = 4 * 2**30
@@ -88,7 +89,7 @@ def _trouble(remote: Remote, doing: str) -> Iterator[None]:
     """One line for whatever a storage's own library raises."""
     try:
         yield
-    except (OnirisError, Interrupted):
+    except OnirisError:
         raise
     except FileNotFoundError as error:
         raise UserError(f"cannot {doing} {remote}: {_line(error)}; is there such a bucket?") from None
@@ -149,7 +150,8 @@ def _upload(built: Path, out: Remote) -> None:
     files, path = storage(out)
     names = sorted(p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file())
     names.remove(MANIFEST)
-    with _trouble(out, "write"), meter("uploading: files", len(names) + 1) as progress:
+    # An upload that ends anywhere is refused by readers and made again, so there is nothing to wait for.
+    with stopped_at_once(), _trouble(out, "write"), meter("uploading: files", len(names) + 1) as progress:
         files.pipe_file(f"{path}/{WRITING}", b"")
         present = _names(files, path)
         for name in sorted(present.keys() - {WRITING}, key=lambda name: name != MANIFEST):

@@ -35,18 +35,19 @@ class LeRobot:
         try:
             info = json.loads(info_file.read_bytes())
             lines = [json.loads(line) for line in list_file.read_bytes().splitlines() if line.strip()]
-            version, features, chunk = str(info["codebase_version"]), dict(info["features"]), int(info["chunks_size"])
+            version, chunk = str(info["codebase_version"]), int(info["chunks_size"])
+            features = {str(name): dict(feature) for name, feature in info["features"].items()}
             self.frame_rate: float | None = float(info["fps"])
             self._lengths = {f"episode_{int(line['episode_index']):06d}": int(line["length"]) for line in lines}
             paths = str(info["data_path"]), str(info["video_path"])
             numbers_of = [int(line["episode_index"]) for line in lines]
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is missing, so {root} is not a LeRobot data set of version 2") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{root / 'meta'} does not describe a LeRobot data set of version 2: {error!r}") from None
         if not version.startswith("v2."):
             raise UserError(f"{root} is a LeRobot data set of version {version}; versions 2.0 and 2.1 are read: convert it")
-        if not numbers_of or chunk < 1 or not self.frame_rate > 0:
+        if not numbers_of or chunk < 1 or not 0 < self.frame_rate < 1e6:
             raise UserError(f"{root} has {len(numbers_of)} episodes in chunks of {chunk} at {self.frame_rate} frames a second")
         video = camera or _only_camera(features, root)
         if features.get(video, {}).get("dtype") != "video":
@@ -83,6 +84,8 @@ class LeRobot:
             raise UserError(f"{path} has {rows} rows, but meta/episodes.jsonl says {self._lengths[name]}")
         for column, values in columns.items():
             columns[column] = numbers(values, f"{path}: column '{column}'" if column != "action" else str(path))
+            if column.startswith("next.") and columns[column].size != rows:
+                raise UserError(f"{path}: column '{column}' has {columns[column].size} numbers in {rows} rows; one a row is needed")
         return columns
 
 

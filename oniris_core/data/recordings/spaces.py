@@ -10,7 +10,7 @@ from oniris_core.common.naming import nearest
 from oniris_core.data.actions import ActionSpec
 
 MAX_CHOICES = 4096
-"""An inferred space has no more choices than this: beyond it the numbers are codes, and a one-hot of them is absurd."""
+"""A component has no more choices than this: beyond it the numbers are codes, and a one-hot of them is absurd."""
 
 KINDS = ("discrete", "box", "multi_discrete", "multi_binary")
 
@@ -60,11 +60,12 @@ def given_space(value: dict[str, Any]) -> ActionSpec:
             raise UserError(f"{what}: {key} is {entries!r}, but must be a list of numbers")
     sizes, low, high = lists["sizes"], list(map(float, lists["low"])), list(map(float, lists["high"]))
     if kind == "box":
-        if not low or len(low) != len(high) or not all(a < b for a, b in zip(low, high, strict=True)):
-            raise UserError(f"{what}: a box needs as many bounds low as high, each low below its high, not {value}")
+        if not low or len(low) != len(high) or not all(-1e30 < a < b < 1e30 for a, b in zip(low, high, strict=True)):
+            raise UserError(f"{what}: a box needs finite bounds, as many low as high, each low below its high, not {value}")
         return ActionSpec("box", (1,) * len(low), tuple(low), tuple(high))
-    if not sizes or min(sizes) < 1 or (kind == "discrete" and len(sizes) != 1):
-        raise UserError(f"{what}: {kind} needs sizes, a list of {'one number' if kind == 'discrete' else 'numbers'} >= 1")
+    if not sizes or not all(0 < size <= MAX_CHOICES for size in sizes) or (kind == "discrete" and len(sizes) != 1):
+        many = "one number" if kind == "discrete" else "numbers"
+        raise UserError(f"{what}: {kind} needs sizes, a list of {many} from 1 to {MAX_CHOICES}, not {sizes}")
     if kind == "multi_binary":
         return ActionSpec(kind, (1,) * len(sizes))
     start = lists["start"] or [0] * len(sizes)
