@@ -3,7 +3,9 @@
 import contextlib
 import io
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 
 from oniris_core.common import remote
-from oniris_core.common.errors import OnirisError, UserError
+from oniris_core.common.errors import Interrupted, OnirisError, UserError
+from oniris_core.common.process import stop_requests
 from oniris_core.common.remote import Remote, location
 from oniris_core.data.episodes import EpisodeStore, open_episodes
 from oniris_core.data.latents import open_latents
@@ -209,6 +212,18 @@ def test_an_upload_killed_anywhere_is_refused_and_made_again(
         remote.refuse_unwritable_at(place)  # what was left may be replaced
     assert done
     assert seen == {True, False}
+
+
+def test_ctrl_c_stops_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONIRIS_RUNS", str(tmp_path))
+    place = Remote(f"memory://oniris/{tmp_path.name}/stopped.zarr")
+    files, _ = remote.storage(place)
+    monkeypatch.setattr(files, "put_file", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(remote, "storage", lambda _: (files, "/" + place.url.partition("://")[2]))
+    with stop_requests(), pytest.raises(Interrupted), remote.staged_at(place, "episodes") as folder:
+        (folder / "file").write_bytes(b"x")
+    with pytest.raises(UserError, match="is not complete"):
+        open_episodes(place)
 
 
 def test_trouble_with_urls_is_one_line(

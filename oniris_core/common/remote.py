@@ -196,8 +196,8 @@ def open_artefact_at(remote: Remote, kind: str, made_by: str) -> Opened:
     again = f"run `python -m stages.{made_by} --out {remote}`"
     with _trouble(remote, "read"):
         present = _names(files, path)
-        present.pop(WRITING, None)
-        if not present:
+        begun = present.pop(WRITING, None) is not None
+        if not present and not begun:
             raise UserError(f"{remote} is missing: {again} to make it")
         if MANIFEST not in present:
             raise UserError(f"{remote} is not complete (it has no {MANIFEST}): {again} to make it again")
