@@ -36,10 +36,11 @@ def pictures(led: np.ndarray, size: tuple[int, int] = (32, 48)) -> np.ndarray:
     return np.broadcast_to(shades(led).astype(np.uint8)[:, None, None, None], (len(led), *size, 3))
 
 
-def write_video(path: Path, frames: np.ndarray, rate: int = 20) -> None:
+def write_video(path: Path, frames: np.ndarray, rate: int = 20, output_params: tuple[str, ...] = ()) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = frames.shape[2], frames.shape[1]
-    writer = imageio_ffmpeg.write_frames(str(path), size, fps=rate, macro_block_size=1, output_params=["-g", "8"])
+    params = ["-g", "8", *output_params]
+    writer = imageio_ffmpeg.write_frames(str(path), size, fps=rate, macro_block_size=1, output_params=params)
     writer.send(None)
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))

@@ -16,6 +16,7 @@ from oniris_core.data.episodes import EpisodeStore, open_episodes
 from oniris_core.data.recordings.conversion import convert
 from oniris_core.data.recordings.sources import agreed_space, open_source
 from oniris_core.data.recordings.spaces import given_space, inferred_space, numbers
+from oniris_core.data.recordings.videos import frames_of
 from tests import recordings as made
 from tests.conftest import ROOT, Run, start, tree
 
@@ -112,6 +113,7 @@ def test_what_a_source_says_beyond_frames_and_actions(sources: Path, params_only
         }
 
     store, found = arrays("counter_strike")
+    assert not np.asarray(store.frames)[..., :2].any()  # blue is last here; the files have it first
     assert found["rewards"].tolist() == [float(k == 2) for k in made.shown(brightest(np.asarray(store.frames)))]
     assert np.flatnonzero(found["truncated"]).tolist() == (store.episode_ends - 1).tolist()
 
@@ -176,6 +178,14 @@ def test_an_action_may_belong_to_its_own_row(params_only: Path, run: Run) -> Non
         made.write_table(params_only / f"in/{number}.npz", led)
     store = collect(run, params_only, "videos", params_only / "in", "--recording-action-leads-to", "same_frame")
     assert keys(store).tolist() == made.shown(np.asarray(store.frames)).tolist()
+
+
+def test_frames_of_a_variable_rate_are_taken_as_they_come(tmp_path: Path) -> None:
+    """Decoded at a constant rate, a pause of half a second would become ten more frames."""
+    led = made.led_to(made.play(12, 0))
+    late = ("-vf", "setpts=PTS+gte(N\\,6)*0.5/TB", "-fps_mode", "passthrough")
+    made.write_video(tmp_path / "pause.mp4", made.pictures(led), output_params=late)
+    assert made.shown(np.stack(list(frames_of(tmp_path / "pause.mp4")))).tolist() == led.tolist()
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(params_only: Path, run: Run) -> None:
