@@ -12,6 +12,7 @@ import pytest
 from oniris_core.common.errors import Interrupted
 from oniris_core.common.process import StopRequest
 from oniris_core.config.collect import CollectParams
+from oniris_core.config.reader import build, read_yaml
 from oniris_core.data.episodes import EpisodeStore, open_episodes
 from oniris_core.data.recordings.conversion import convert
 from oniris_core.data.recordings.sources import agreed_space, open_source
@@ -206,11 +207,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(params_only: Path, run: R
 
 
 def test_finished_recordings_are_not_converted_again(sources: Path, tmp_path: Path) -> None:
-    params = CollectParams(
-        env_id="", env_kwargs={}, import_env_module=False, episodes=1, max_frames=9, height=8, width=8, frame_skip=1,
-        frames_per_action=1, random_share=1.0, heuristic_share=0.0, heuristic_noise=0.0, held_out_share=0.5, workers=1,
-        source="counter_strike", recordings=str(sources / "counter_strike"),
-    )  # fmt: skip
+    content = read_yaml(ROOT / "params.yaml")["collect"]
+    changed = {"source": "counter_strike", "recordings": str(sources / "counter_strike"), "height": 8, "width": 8}
+    params = build(CollectParams, "collect", {**content, **changed, "max_frames": 9}, "test")
     source, stop = open_source(params), StopRequest()
     spec, names = agreed_space(source, params), list(source.files.of)
     half = convert(source, spec, params, tmp_path, stop)
@@ -466,7 +465,6 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
     """Files in the published layout through the preset's own architecture: each network takes a step."""
     import torch
 
-    from oniris_core.config.reader import build, read_yaml
     from oniris_core.config.train import TrainParams
     from oniris_core.config.train_vae import TrainVaeParams
     from oniris_core.data.clips import TRAIN
