@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 
 from oniris_core.common.errors import Interrupted, OnirisError, UserError
 from oniris_core.common.process import die_with_parent
+from oniris_core.common.remote import Location, location
 from oniris_core.config.base import Params
 from oniris_core.config.common import CommonParams
 from oniris_core.config.reader import load_section, parse_value, read_yaml
@@ -41,6 +42,11 @@ class Settings(Generic[S]):
     def as_json(self, name: str) -> dict[str, Any]:
         """What of both sections decides the result, as JSON values, to be kept inside artefacts."""
         return {"common": self.common.as_record(), name: self.own.as_record()}
+
+
+def place(description: str) -> Any:
+    """The option of a store, which may be on this disk or at a URL."""
+    return typer.Option(help=description, parser=location, metavar="PATH|URL")
 
 
 def say(message: str) -> None:
@@ -150,7 +156,7 @@ def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Ty
 
         command.__doc__ = main.__doc__
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in paths]
+            [_for_typer(p) for p in paths]
             + [_params_option()]
             + [_option(field, section, info.description or "") for field, (section, info) in fields.items()]
         )  # fmt: skip
@@ -159,6 +165,13 @@ def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Ty
         return app
 
     return decorate
+
+
+def _for_typer(path: inspect.Parameter) -> inspect.Parameter:
+    annotation = path.annotation
+    if annotation.__origin__ == Location:  # Typer knows no unions; the option's own parser makes the value
+        annotation = Annotated[str, annotation.__metadata__[0]]
+    return path.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
 
 
 def _params_option() -> inspect.Parameter:

@@ -1,27 +1,29 @@
-"""Stage 1, collect: plays episodes of a Gymnasium environment and records them in data/episodes.zarr."""
+"""Stage 1, collect: plays an environment, or reads recordings, and writes the episodes to data/episodes.zarr."""
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from oniris_core.config.collect import ENGINE, CollectParams
-from stages.cli import Settings, say, stage
+from oniris_core.common.remote import Location
+from oniris_core.config.collect import CollectParams
+from stages.cli import Settings, place, say, stage
 
 
 @stage("collect", CollectParams)
 def app(
     settings: Settings[CollectParams],
-    out: Annotated[Path, typer.Option(help="the episode store to make")] = Path("data/episodes.zarr"),
+    out: Annotated[Location, place("the episode store to make")] = Path("data/episodes.zarr"),
 ) -> None:
-    """Play episodes of a Gymnasium environment and record frames, actions, rewards, flags and states."""
+    """Play episodes of a Gymnasium environment, or read recordings: frames, actions, rewards, flags and states."""
+    if settings.own.source != "environment":
+        _from_recordings(settings, out)
+        return
     import numpy as np
 
-    from oniris_core.common.files import refuse_unwritable
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
+    from oniris_core.common.remote import refuse_unwritable_at
     from oniris_core.common.runs import workspace
     from oniris_core.data.actions import action_spec
     from oniris_core.data.collection import collect_episodes, episode_file, load_episode, read_facts
@@ -34,7 +36,7 @@ def app(
 
     params, seed = settings.own, settings.common.seed
     env = make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
-    refuse_unwritable(out)
+    refuse_unwritable_at(out)
     heuristic = heuristic_for(env) if params.heuristic_share else None
     if params.heuristic_share and heuristic is None:
         say(f"note: there is no heuristic for {params.env_id}; its share of episodes is played at random")
@@ -45,7 +47,7 @@ def app(
             f"{heuristic.most_frames or params.frames_per_action} frames and is mixed with at most "
             f"{min(heuristic.most_noise, params.heuristic_noise):.0%} of random actions")  # fmt: skip
     # What does not change the result stays out of the artefact and out of the fingerprint.
-    record = {"seed": seed, **params.model_dump(mode="json", exclude=ENGINE)}
+    record = {"seed": seed, **params.as_record()}
     code = imported_code(params.env_id, params.wrapper_calls)
     if params.policy:
         code[params.policy] = policy_sha256(params.policy)
@@ -99,6 +101,69 @@ def app(
         say(f"note: {short} of {len(files)} episodes have fewer than {params.short_frames} frames (collect.short_frames); "
             "clips longer than an episode skip it. For longer ones lower collect.frame_skip, frames_per_action or "
             "random_share, or raise max_frames if that ended them")  # fmt: skip
+
+
+def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
+    import numpy as np
+
+    from oniris_core.common.files import digest
+    from oniris_core.common.process import stop_requests
+    from oniris_core.common.progress import meter
+    from oniris_core.common.remote import refuse_unwritable_at
+    from oniris_core.common.runs import workspace
+    from oniris_core.data.collection import load_episode
+    from oniris_core.data.episode import Episode
+    from oniris_core.data.episodes import write_episodes
+    from oniris_core.data.recordings.conversion import convert, finished, held_out_recordings, stored_space
+    from oniris_core.data.recordings.sources import agreed_space, file_digests, open_source
+
+    params, seed = settings.own, settings.common.seed
+    source = open_source(params)
+    refuse_unwritable_at(out)
+    names = list(source.files.of)
+    held_out = held_out_recordings(len(names), params, seed)
+    spec = agreed_space(source, params)
+    record = {"seed": seed, **params.as_record()}
+
+    with stop_requests() as stop:
+        digests = dict[str, str]()
+        with meter("collect: checking files", len(source.files.all)) as progress:
+            for name, found in file_digests(source):
+                stop.raise_if_set()
+                digests[name] = found
+                progress.advance()
+        with workspace("collect", out, params=record, files=digests) as folder:
+            done = sum(finished(folder, number) is not None for number in range(len(names)))
+            with meter("collect: recordings", len(names), done) as progress:
+                for _ in convert(source, spec, params, folder, stop):
+                    progress.advance()
+            files = [finished(folder, number) or [] for number in range(len(names))]
+            lengths = np.array([len(np.load(file)["rewards"]) for of_one in files for file in of_one])
+            rate = params.recording_frame_rate or source.frame_rate or 30.0
+            attributes = {
+                "source": params.source,
+                "source_identity": digest(digests),
+                "source_files": digests,
+                "recordings": {name: len(of_one) for name, of_one in zip(names, files, strict=True)},
+                "action_spec": stored_space(spec, params).to_json(),
+                "action_meaning": "row i: the action of the step that led to frame i; row 0 of an episode: filler",
+                "frame_rate": rate / params.frame_skip,
+                "params": record,
+                "versions": _versions("numpy", "zarr", "pillow", "imageio-ffmpeg", "h5py", "minari", "pyarrow"),
+            }
+            with meter("collect: writing", len(lengths)) as progress:
+
+                def episodes() -> Iterator[Episode]:
+                    for of_one in files:
+                        for file in of_one:
+                            stop.raise_if_set()
+                            yield load_episode(file)
+                            progress.advance()
+
+                split = np.repeat(held_out, [len(of_one) for of_one in files]).astype(np.uint8)
+                write_episodes(out, episodes(), int(lengths.sum()), split, attributes)
+    say(f"{out}: {len(names)} recordings, {len(lengths)} episodes, {lengths.sum()} frames at {rate / params.frame_skip:g} "
+        f"a second, {int(held_out.sum())} recordings held out")  # fmt: skip
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -2,26 +2,28 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from oniris_core.common.remote import Location
 from oniris_core.config.encode import EncodeParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("encode", EncodeParams)
 def app(
     settings: Settings[EncodeParams],
-    episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
+    episode_store: Annotated[Location, place("the episode store")] = Path("data/episodes.zarr"),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
-    out: Annotated[Path, typer.Option(help="the latent store to make")] = Path("data/latents.zarr"),
+    out: Annotated[Location, place("the latent store to make")] = Path("data/latents.zarr"),
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/encode"),
 ) -> None:
     """Compress every episode to latents, with their statistics."""
     from oniris_core.common.files import open_artefact, refuse_unwritable
+    from oniris_core.common.remote import refuse_unwritable_at
 
-    refuse_unwritable(out)
+    refuse_unwritable_at(out)
     refuse_unwritable(report)
     open_artefact(vae, "vae", made_by="train_vae")
     from oniris_core.data.episodes import open_episodes
@@ -48,7 +50,7 @@ def app(
     c = model.config.group
     bounds = [store.bounds(e) for e in range(len(store.episode_ends))]
     counts = np.array([group_count(end - start, c) for start, end in bounds])
-    attributes = {
+    attributes: dict[str, Any] = {
         "vae_identity": identity,
         "episodes_identity": store.identity,
         "frames_per_latent": c,
@@ -57,7 +59,8 @@ def app(
         "params": settings.as_json("encode"),
         **{
             key: store.attributes[key]
-            for key in ("env_id", "env_kwargs", "action_spec", "action_meaning", "frame_rate")
+            for key in ("env_id", "env_kwargs", "source", "action_spec", "action_meaning", "frame_rate")
+            if key in store.attributes
         },
     }
 

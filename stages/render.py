@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 
+from oniris_core.common.remote import Location
 from oniris_core.config.render import RenderParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("render", RenderParams)
 def app(
     settings: Settings[RenderParams],
-    episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
-    latent_store: Annotated[Path, typer.Option(help="the latent store")] = Path("data/latents.zarr"),
+    episode_store: Annotated[Location, place("the episode store")] = Path("data/episodes.zarr"),
+    latent_store: Annotated[Location, place("the latent store")] = Path("data/latents.zarr"),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
     world: Annotated[Path, typer.Option(help="the world model")] = Path("models/world"),
     out: Annotated[Path, typer.Option(help="the videos to make")] = Path("renders"),

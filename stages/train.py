@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
+from oniris_core.common.remote import Location
 from oniris_core.config.train import TrainParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("train", TrainParams)
 def app(
     settings: Settings[TrainParams],
-    latent_store: Annotated[Path, typer.Option(help="the latent store")] = Path("data/latents.zarr"),
+    latent_store: Annotated[Location, place("the latent store")] = Path("data/latents.zarr"),
     vae: Annotated[Path, typer.Option(help="the VAE of the latents, for pictures while it trains")] = Path(
         "models/vae"
     ),

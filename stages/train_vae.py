@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
+from oniris_core.common.remote import Location
 from oniris_core.config.train_vae import TrainVaeParams
-from stages.cli import Settings, say, stage
+from stages.cli import Settings, place, say, stage
 
 
 @stage("train_vae", TrainVaeParams)
 def app(
     settings: Settings[TrainVaeParams],
-    episode_store: Annotated[Path, typer.Option(help="the episode store")] = Path("data/episodes.zarr"),
+    episode_store: Annotated[Location, place("the episode store")] = Path("data/episodes.zarr"),
     out: Annotated[Path, typer.Option(help="the model to make")] = Path("models/vae"),
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train_vae"),
 ) -> None:
@@ -86,7 +87,8 @@ def app(
         vae = trainer.state.emas[0].model
         assert isinstance(vae, Vae)
         shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(params.eval_clips)]
-        kept = fidelity(shown, probe_for(store.attributes["env_id"]))
+        env_id = store.attributes.get("env_id")  # recordings have none
+        kept = fidelity(shown, probe_for(env_id) if env_id else None)
         metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}
         counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
         pictures: dict[str, np.ndarray | Figure] = {

@@ -76,12 +76,12 @@ def test_params_file_holds_every_parameter_and_a_comment_for_units() -> None:
 def test_presets_set_the_same_parameters_and_are_valid(tmp_path: Path) -> None:
     presets = {path.stem: read_yaml(path) for path in (ROOT / "presets").glob("*.yaml")}
     keys = {name: {(s, k) for s, v in sections.items() for k in v} for name, sections in presets.items()}
-    assert set(keys) == {"cpu", "gpu", "tiny"}
-    assert keys["cpu"] == keys["gpu"] == keys["tiny"]
+    assert set(keys) == {"cpu", "csgo", "gpu", "tiny"}
+    assert all(of_one == keys["cpu"] for of_one in keys.values())
     file = tmp_path / "params.yaml"
     file.write_bytes((ROOT / "params.yaml").read_bytes())
     assert apply_preset("cpu", ROOT / "presets", file) == []  # params.yaml is the cpu preset
-    for name in ("gpu", "tiny", "cpu"):
+    for name in ("gpu", "csgo", "tiny", "cpu"):
         assert apply_preset(name, ROOT / "presets", file)
         content = read_yaml(file)
         for section, model in models().items():

@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from oniris_core.common.errors import OnirisError, UserError
 
@@ -139,22 +140,48 @@ def open_artefact(path: Path, kind: str, made_by: str) -> Artefact:
         raise UserError(f"{path} is a file, but a folder of kind '{kind}' is needed: {again} to make it")
     try:
         text = (path / MANIFEST).read_bytes()
-        manifest = json.loads(text)
-        found_kind, schema, files = manifest["oniris"], manifest["schema"], dict(manifest["files"])
     except FileNotFoundError:
         raise UserError(f"{path} is not complete (it has no {MANIFEST}): {again} to make it again") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:
         raise UserError(f"{path / MANIFEST} is damaged: {again} to make it again") from None
-    if found_kind != kind:
-        raise UserError(f"{path} holds '{found_kind}', but '{kind}' is needed: {again} to make it")
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema version {schema}, this Oniris reads version {SCHEMA}: {again}")
-    present = _describe(path)
-    for name in sorted(files.keys() | present.keys()):
-        if name not in present:
-            raise UserError(f"{path} is damaged: {name} is missing: {again} to make it again")
-        if name not in files:
-            raise UserError(f"{path} is damaged: {name} does not belong there: {again} to make it again")
-        if files[name] != present[name]:
-            raise UserError(f"{path} is damaged: {name} has changed since it was written: {again} to make it again")
+    check_files(str(path), read_manifest(text, str(path), kind, again), _describe(path), again)
     return Artefact(path, kind, hashlib.sha256(text).hexdigest())
+
+
+def read_manifest(text: bytes, where: str, kind: str, again: str) -> dict[str, Any]:
+    """What a manifest says of its files.
+
+    Args:
+        text: the manifest.
+        where: the artefact, for messages.
+        kind: what it must be.
+        again: how it is made again, for messages.
+
+    Raises:
+        UserError: damaged, of another kind or schema.
+    """
+    try:
+        manifest = json.loads(text)
+        found_kind, schema, files = manifest["oniris"], manifest["schema"], dict(manifest["files"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where}/{MANIFEST} is damaged: {again} to make it again") from None
+    if found_kind != kind:
+        raise UserError(f"{where} holds '{found_kind}', but '{kind}' is needed: {again} to make it")
+    if schema != SCHEMA:
+        raise UserError(f"{where} has schema version {schema}, this Oniris reads version {SCHEMA}: {again}")
+    return files
+
+
+def check_files(where: str, expected: Mapping[str, object], present: Mapping[str, object], again: str) -> None:
+    """Compare the files of an artefact with what its manifest says of them.
+
+    Raises:
+        UserError: one is missing, added or changed; the first by name.
+    """
+    for name in sorted(expected.keys() | present.keys()):
+        if name not in present:
+            raise UserError(f"{where} is damaged: {name} is missing: {again} to make it again")
+        if name not in expected:
+            raise UserError(f"{where} is damaged: {name} does not belong there: {again} to make it again")
+        if expected[name] != present[name]:
+            raise UserError(f"{where} is damaged: {name} has changed since it was written: {again} to make it again")

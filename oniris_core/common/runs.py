@@ -14,6 +14,7 @@ from pathlib import Path
 
 from oniris_core.common.files import digest, sha256_file
 from oniris_core.common.process import exclusive
+from oniris_core.common.remote import Location
 
 
 def code_digest() -> str:
@@ -33,7 +34,7 @@ def runs_folder() -> Path:
 
 
 @contextlib.contextmanager
-def workspace(stage: str, out: Path, **inputs: object) -> Iterator[Path]:
+def workspace(stage: str, out: Location, **inputs: object) -> Iterator[Path]:
     """Yield the folder for unfinished work on `out`, locked against a second process; remove it on success.
 
     Args:

@@ -1,6 +1,6 @@
 """Parameters of the stage `collect`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -18,6 +18,11 @@ def _calls(wrappers: list[Any]) -> list[Any]:
 
 class CollectParams(Params):
     """How episodes are played and recorded."""
+
+    # Where and how long episodes are played, or where recordings lie: not what they hold.
+    OPERATIONAL: ClassVar[frozenset[str]] = frozenset({
+        "workers", "dask_address", "episode_timeout_s", "failures_allowed", "short_frames", "recordings",
+    })  # fmt: skip
 
     env_id: str = Field(description="Gymnasium id with its version, such as LunarLander-v3")
     env_kwargs: dict[str, Any] = Field(description="keyword arguments of gymnasium.make")
@@ -59,6 +64,36 @@ class CollectParams(Params):
         description="episodes that may crash or hang and be left out before collection stops"
     )
     short_frames: Count = Field(description="a note says how many episodes have fewer frames than this")
+    # The rest has defaults, so that a params.yaml from before there were recordings goes on working.
+    source: Literal["environment", "videos", "counter_strike", "minari", "lerobot"] = Field(
+        "environment", description="what is recorded: an environment that is played, or recordings in this layout"
+    )
+    recordings: str = Field("", description="folder of the recordings (empty for an environment)")
+    recording_action_key: str = Field("", description="name of the actions in their files (empty: actions or action)")
+    recording_action_space: dict[str, Any] = Field(
+        {},
+        description="action space of the recordings, such as {kind: discrete, sizes: [4]} ({}: declared or inferred)",
+    )
+    recording_action_leads_to: Literal["next_frame", "same_frame"] = Field(
+        "next_frame",
+        description="the frame that a row's action leads to: the one after, or the row's own (videos only)",
+    )
+    recording_skipped_actions: Literal["last", "all"] = Field(
+        "last", description="actions kept of those between two recorded frames when frame_skip is above 1"
+    )
+    recording_camera: str = Field("", description="which frames of several (empty: there is only one kind)")
+    recording_frame_rate: Annotated[Float, Field(ge=0)] = Field(
+        0.0, description="frames per second of the recordings (0: as they say themselves, or 30)"
+    )
+
+    def as_record(self) -> dict[str, Any]:
+        """What the result depends on: no number of workers, no path, and nothing that the chosen source does not use."""
+        of_recordings = {name for name in type(self).model_fields if name.startswith("recording")} | {"source"}
+        for_both = {"max_frames", "height", "width", "resize", "frame_skip", "held_out_share"}
+        unused = (
+            of_recordings if self.source == "environment" else set(type(self).model_fields) - of_recordings - for_both
+        )
+        return self.model_dump(mode="json", exclude=unused | self.OPERATIONAL)
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> "CollectParams":
@@ -80,7 +115,3 @@ class CollectParams(Params):
     def wrapper_calls(self) -> list[tuple[str, dict[str, Any]]]:
         """The wrappers as (dotted name, keyword arguments)."""
         return [next(iter(entry.items())) if isinstance(entry, dict) else (entry, {}) for entry in self.wrappers]
-
-
-ENGINE = {"workers", "dask_address", "episode_timeout_s", "failures_allowed", "short_frames"}
-"""Parameters that say where and how long episodes are played, not what they hold."""

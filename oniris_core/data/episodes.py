@@ -8,17 +8,15 @@ the reset, with a filler action.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import open_artefact, staged_folder
+from oniris_core.common.remote import Location, staged_at
 from oniris_core.data.actions import ActionSpec
 from oniris_core.data.episode import ROW_ARRAYS, Episode
-from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, create, finish, preload, read
+from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, create, finish, open_store, preload, read
 
 KIND = "episodes"
 
@@ -61,18 +59,18 @@ class EpisodeStore:
 
 
 def write_episodes(
-    out: Path, episodes: Iterable[Episode], rows: int, split: np.ndarray, attributes: dict[str, Any]
+    out: Location, episodes: Iterable[Episode], rows: int, split: np.ndarray, attributes: dict[str, Any]
 ) -> None:
     """Write a store of `rows` rows in all.
 
     Args:
-        out: the folder; replaced at once when all is written.
+        out: the folder or URL; replaced at once when all is written.
         episodes: in order; consumed one by one.
         rows: their total length.
         split: uint8 [E].
         attributes: recorded as they are, JSON values; `complete` is added last.
     """
-    with staged_folder(out, KIND) as folder:
+    with staged_at(out, KIND) as folder:
         group = create(folder)
         small: dict[str, list[np.ndarray]] = {name: [] for name in ROW_ARRAYS[1:]}
         writer, ends, seeds, end = None, list[int](), list[int](), 0
@@ -96,14 +94,13 @@ def write_episodes(
         finish(group, attributes)
 
 
-def open_episodes(path: Path) -> EpisodeStore:
+def open_episodes(path: Location) -> EpisodeStore:
     """Open and check an episode store.
 
     Raises:
         UserError: missing, damaged, not complete, or not an episode store.
     """
-    artefact = open_artefact(path, KIND, made_by="collect")
-    group = zarr.open_group(path, mode="r")
+    group, identity = open_store(path, KIND, made_by="collect")
     attributes: dict[str, Any] = dict(group.attrs)
     if attributes.get("complete") is not True:
         raise UserError(f"{path} is not complete: run `dvc repro collect` to make it again")
@@ -113,5 +110,5 @@ def open_episodes(path: Path) -> EpisodeStore:
         raise UserError(f"{path}: {frames.shape[0]} frames and {actions.shape[0]} actions, but episodes end at {ends[-1:]}")
     return EpisodeStore(
         preload(frames), actions, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
-        ActionSpec.from_json(attributes["action_spec"]), attributes, artefact.identity,
+        ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
     )  # fmt: skip

@@ -8,16 +8,14 @@ VAE, the compression, and what the episode store said of its environment.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import open_artefact, staged_folder
+from oniris_core.common.remote import Location, staged_at
 from oniris_core.data.actions import ActionSpec
-from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, create, finish, preload, read
+from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, create, finish, open_store, preload, read
 
 KIND = "latents"
 
@@ -104,7 +102,7 @@ class RunningStatistics:
 
 
 def write_latents(
-    out: Path,
+    out: Location,
     episodes: Iterable[tuple[np.ndarray, np.ndarray]],
     ends: np.ndarray,
     seeds: np.ndarray,
@@ -114,7 +112,7 @@ def write_latents(
     """Write a latent store; statistics are taken from the training episodes as they pass.
 
     Args:
-        out: the folder; replaced at once when all is written.
+        out: the folder or URL; replaced at once when all is written.
         episodes: (latents float16 [T, C, h, w], actions [T, c, ...]) in order; consumed one by one.
         ends, seeds, split: [E], in latent frames.
         attributes: recorded as they are, JSON values; the statistics and `complete` are added.
@@ -122,7 +120,7 @@ def write_latents(
     Returns:
         The statistics, which stand in the store's attributes too.
     """
-    with staged_folder(out, KIND) as folder:
+    with staged_at(out, KIND) as folder:
         group, writer, actions, statistics = create(folder), None, [], None
         for is_held_out, (latents, episode_actions) in zip(split, episodes, strict=True):
             if writer is None or statistics is None:
@@ -144,14 +142,13 @@ def write_latents(
     return found
 
 
-def open_latents(path: Path) -> LatentStore:
+def open_latents(path: Location) -> LatentStore:
     """Open and check a latent store.
 
     Raises:
         UserError: missing, damaged, not complete, or not a latent store.
     """
-    artefact = open_artefact(path, KIND, made_by="encode")
-    group = zarr.open_group(path, mode="r")
+    group, identity = open_store(path, KIND, made_by="encode")
     attributes: dict[str, Any] = dict(group.attrs)
     if attributes.get("complete") is not True:
         raise UserError(f"{path} is not complete: run `dvc repro encode` to make it again")
@@ -161,5 +158,5 @@ def open_latents(path: Path) -> LatentStore:
     return LatentStore(
         preload(latents), read(group, "data/actions"), ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
         np.asarray(attributes["mean"], np.float32), np.asarray(attributes["std"], np.float32), float(attributes["change_std"]),
-        attributes["vae_identity"], ActionSpec.from_json(attributes["action_spec"]), attributes, artefact.identity,
+        attributes["vae_identity"], ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
     )  # fmt: skip

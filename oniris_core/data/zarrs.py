@@ -8,8 +8,12 @@ import numpy as np
 import zarr
 import zarr.errors
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import FsspecStore, MemoryStore
 
 from oniris_core.common.errors import UserError
+from oniris_core.common.files import open_artefact
+from oniris_core.common.remote import Location, open_artefact_at
 
 ROWS_PER_CHUNK = 16
 ROWS_PER_SHARD = 1024
@@ -77,6 +81,23 @@ class RowWriter:
             self._array[self._written : self._written + count] = rows[:count]
         self._written += count
         self._pending = [rows[count:]] if count < len(rows) else []
+
+
+def open_store(place: Location, kind: str, made_by: str) -> tuple[zarr.Group, str]:
+    """The group of a checked store, on this disk or elsewhere, and the store's identity.
+
+    Raises:
+        UserError: missing, damaged, not complete, or of another kind.
+    """
+    if isinstance(place, Path):
+        artefact = open_artefact(place, kind, made_by)
+        return zarr.open_group(place, mode="r"), artefact.identity
+    opened = open_artefact_at(place, kind, made_by)
+    if opened.kept is None:
+        return zarr.open_group(FsspecStore.from_url(place.url, read_only=True), mode="r"), opened.identity
+    prototype = default_buffer_prototype()
+    kept = {name: prototype.buffer.from_bytes(data) for name, data in opened.kept.items()}
+    return zarr.open_group(MemoryStore(kept, read_only=True), mode="r"), opened.identity
 
 
 def array(group: zarr.Group, name: str) -> zarr.Array:

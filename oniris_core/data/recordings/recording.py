@@ -1,0 +1,85 @@
+"""What every reader of recorded data makes of its files: recordings of frames and of the steps between them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from oniris_core.data.actions import ActionSpec
+
+MAX_BYTES = 4 * 2**30
+"""No array of a recording may declare more than this: whoever wrote the file does not decide over our memory."""
+
+MAX_PIXELS = 2**26
+"""Of one frame; twice an 8K picture."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording of T frames. Step k leads from frame k to frame k+1, so there are T-1 of them.
+
+    Attributes:
+        frames: uint8 [H, W, 3] each, T of them, all of one size; raises UserError where the files hold fewer or more.
+        actions: [T-1] or [T-1, components], as the files have them.
+        rewards: float32 [T-1].
+        terminated: bool [T-1].
+        states: float32 [T, S].
+    """
+
+    frames: Iterable[np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    states: np.ndarray
+
+    @staticmethod
+    def plain(frames: Iterable[np.ndarray], actions: np.ndarray) -> "Recording":
+        """A recording of which only frames and actions are known."""
+        steps = len(actions)
+        zeros = np.zeros(steps, np.float32)
+        return Recording(frames, actions, zeros, zeros.astype(bool), np.zeros((steps + 1, 0), np.float32))
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a source.
+
+    Attributes:
+        root: the folder they are in.
+        of: by name of the recording, in order.
+        shared: files that describe all of them.
+    """
+
+    root: Path
+    of: dict[str, tuple[Path, ...]]
+    shared: tuple[Path, ...] = field(default=())
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file, each once."""
+        return list(dict.fromkeys([*self.shared, *(file for files in self.of.values() for file in files)]))
+
+
+class Source(Protocol):
+    """A set of recordings in one layout.
+
+    Attributes:
+        files: what it reads.
+        frame_rate: frames per second, or None where the source does not say.
+        declared: the action space, where the source has a fixed one or says so itself.
+    """
+
+    files: Files
+    frame_rate: float | None
+    declared: ActionSpec | None
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Height and width of a recording's frames, pixels, without reading them all."""
+
+    def actions(self, name: str) -> np.ndarray:
+        """All actions in a recording's files, also one that leads to no frame of it."""
+
+    def read(self, name: str) -> Recording:
+        """A recording; its frames are read as they are asked for."""

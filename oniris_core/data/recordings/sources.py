@@ -1,0 +1,80 @@
+"""Which reader reads what; what all recordings of a source must agree on; the digest of its files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from oniris_core.common.errors import UserError
+from oniris_core.common.files import sha256_file
+from oniris_core.config.collect import CollectParams
+from oniris_core.data.actions import ActionSpec
+from oniris_core.data.recordings.counter_strike import CounterStrike
+from oniris_core.data.recordings.lerobot import LeRobot
+from oniris_core.data.recordings.minari import Minari
+from oniris_core.data.recordings.recording import Source
+from oniris_core.data.recordings.spaces import fitted, given_space, inferred_space
+from oniris_core.data.recordings.videos import Videos
+
+
+def open_source(params: CollectParams) -> Source:
+    """The recordings that `params` name.
+
+    Raises:
+        UserError: no such folder, or it does not have the layout of `params.source`.
+    """
+    root = Path(params.recordings)
+    if not params.recordings:
+        raise UserError(f"collect.source = {params.source} needs a folder: set collect.recordings")
+    if not root.exists():
+        raise UserError(f"collect.recordings = {root} does not exist: name the folder with the recordings")
+    if not root.is_dir():
+        raise UserError(f"collect.recordings = {root} is a file: name the folder it is in")
+    if params.max_frames < 2:
+        raise UserError("collect.max_frames = 1 leaves no step between two frames: recordings need at least 2")
+    key, camera, same = (
+        params.recording_action_key, params.recording_camera, params.recording_action_leads_to == "same_frame"
+    )  # fmt: skip
+    if key and params.source in ("counter_strike", "minari"):
+        raise UserError(f"collect.recording_action_key = {key}: the source {params.source} has actions of a fixed name")
+    if camera and params.source in ("videos", "counter_strike"):
+        raise UserError(f"collect.recording_camera = {camera}: the source {params.source} has no cameras to choose from")
+    if params.source == "videos":
+        return Videos(root, key, same)
+    if params.source == "counter_strike":
+        return CounterStrike(root, same)
+    if params.source == "minari":
+        return Minari(root, camera, same)
+    return LeRobot(root, key, camera, same)
+
+
+def agreed_space(source: Source, params: CollectParams) -> ActionSpec:
+    """The action space of all recordings: given, declared by the source, or inferred from every action.
+
+    Raises:
+        UserError: frames of two sizes, or actions that fit no common space or not the given one.
+    """
+    names = list(source.files.of)
+    sizes = {name: source.size(name) for name in names}
+    for name in names:
+        if sizes[name] != sizes[names[0]]:
+            raise UserError(
+                f"{source.files.of[names[0]][-1 if params.source == 'lerobot' else 0]} has frames of {_by(sizes[names[0]])}, "
+                f"{source.files.of[name][-1 if params.source == 'lerobot' else 0]} of {_by(sizes[name])} pixels: "
+                "bring them to one size first"
+            )
+    spec = given_space(params.recording_action_space) if params.recording_action_space else source.declared
+    if spec is None:
+        return inferred_space((name, source.actions(name)) for name in names)
+    if spec != source.declared:  # what a source declares is checked when its recordings are read
+        for name in names:
+            fitted(source.actions(name), spec, name)
+    return spec
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def file_digests(source: Source) -> Iterator[tuple[str, str]]:
+    """(path below the source's folder, SHA-256 of the file) for every file, one by one: this reads them all."""
+    for path in source.files.all:
+        yield path.relative_to(source.files.root).as_posix(), sha256_file(path)
