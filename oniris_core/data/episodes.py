@@ -115,3 +115,12 @@ def open_episodes(path: Path) -> EpisodeStore:
         preload(frames), actions, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
         ActionSpec.from_json(attributes["action_spec"]), attributes, artefact.identity,
     )  # fmt: skip
+
+
+def read_states(path: Path) -> np.ndarray:
+    """float32 [N, S]: what the environment itself observed at each row of a store that `open_episodes` has checked.
+
+    S is 0 where that was no vector, or where there was no environment.
+    """
+    group = zarr.open_group(path, mode="r")
+    return read(group, "data/states") if group.get("data/states") is not None else np.zeros((0, 0), np.float32)

@@ -73,25 +73,65 @@ def play_episode(env: gym.Env, params: CollectParams, seed: int, index: int) -> 
         else:
             action = np.asarray(heuristic(observation), filler.dtype)[()]  # played exactly as it is recorded
         for _ in range(params.frames_per_action):
-            reward, ends, cut = 0.0, False, False
-            for _ in range(params.frame_skip):
-                observation, step_reward, ends, cut, _ = env.step(action)
-                reward += float(step_reward)
-                if ends or cut:
-                    break
+            observation, reward, ends, cut = _advance(env, action, params.frame_skip)
             frames.append(record_frame(env, params.height, params.width))
             states.append(_state(observation))
             actions.append(np.asarray(action))
             rewards.append(reward)
-            terminated.append(bool(ends))
-            ended = bool(ends or cut)
-            truncated.append(bool(cut) or (not ended and len(frames) == params.max_frames))
+            terminated.append(ends)
+            ended = ends or cut
+            truncated.append(cut or (not ended and len(frames) == params.max_frames))
             if ended or len(frames) == params.max_frames:
                 break
     return Episode(
         np.stack(frames), np.stack(actions), np.array(rewards, np.float32), np.array(terminated),
         np.array(truncated), np.stack(states), reset_seed,
     )  # fmt: skip
+
+
+def replay(
+    env: gym.Env,
+    reset_seed: int,
+    actions: np.ndarray,
+    frame_skip: int,
+    size: tuple[int, int],
+    redraw: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Play given actions from a reset, at the cadence of a recording (rendering ages LunarLander's exhaust).
+
+    Args:
+        env: from `make_env`; its state before the call does not matter.
+        reset_seed: what the recorded episode was reset with.
+        actions: [T] or [T, components], one per row; row 0's is the filler and is not played.
+        frame_skip: environment steps from one row to the next.
+        size: height and width of a frame, pixels.
+        redraw: (row, seed): from this row on the environment draws its own noise from that seed; None: as recorded.
+
+    Returns:
+        uint8 [T, H, W, 3]. Where the episode ends before, its last frame stays.
+    """
+    env.reset(seed=reset_seed)
+    frames = [record_frame(env, *size)]
+    ended = False
+    for row, action in enumerate(actions[1:]):
+        if redraw is not None and row == redraw[0]:
+            env.unwrapped.np_random = np.random.default_rng(redraw[1])
+        if not ended:
+            _, _, ends, cut = _advance(env, action, frame_skip)
+            ended = ends or cut
+            frames.append(record_frame(env, *size))
+    return np.stack(frames + frames[-1:] * (len(actions) - len(frames)))
+
+
+def _advance(env: gym.Env, action: object, frame_skip: int) -> tuple[object, float, bool, bool]:
+    """Hold an action until the next row: observation, summed reward, terminated, truncated."""
+    total = 0.0
+    for _ in range(frame_skip):
+        observation, reward, ends, cut, _ = env.step(action)
+        total += float(reward)
+        if ends or cut:
+            break
+    return observation, total, bool(ends), bool(cut)
 
 
 def _state(observation: object) -> np.ndarray:

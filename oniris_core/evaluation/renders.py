@@ -7,17 +7,22 @@ import imageio.v3 as iio
 
 from oniris_core.common.files import staged_folder, to_json
 from oniris_core.evaluation.curves import save_figure
-from oniris_core.evaluation.horizons import Curves, horizon_figure, table
+from oniris_core.evaluation.evaluate import Evaluation
 from oniris_core.evaluation.pictures import film_strip, side_by_side, write_video
 from oniris_core.evaluation.rollouts import Rollouts
 
 
-def write_render_report(out: Path, metrics: dict[str, Any], curves: Curves) -> None:
-    """Write metrics.json, horizons.csv, horizons.png."""
+def write_render_report(out: Path, found: Evaluation, evaluation_set: dict[str, Any]) -> None:
+    """Write metrics.json, left_out.json (what was not measured, and why), evaluation_set.json, each table and figure."""
     with staged_folder(out, "report") as folder:
-        (folder / "metrics.json").write_text(to_json(metrics))
-        (folder / "horizons.csv").write_text(table(curves))
-        save_figure(horizon_figure(curves), folder / "horizons.png")
+        for name, content in (
+            ("metrics", found.metrics), ("left_out", found.left_out), ("evaluation_set", evaluation_set)
+        ):  # fmt: skip
+            (folder / f"{name}.json").write_text(to_json(content))
+        for name, table in found.tables.items():
+            (folder / f"{name}.csv").write_text(table)
+        for name, figure in found.figures.items():
+            save_figure(figure, folder / f"{name}.png")
 
 
 def write_renders(out: Path, rollouts: Rollouts, videos: int, upscale: int, frames_per_second: float) -> None:

@@ -1,0 +1,49 @@
+"""LunarLander: the lander by its colour, its angle by a network on crops, the terrain by its brightness."""
+
+import numpy as np
+from scipy import ndimage
+
+from oniris_core.evaluation.probes import LANDER_MASS, lunar_lander_position, violet
+from oniris_core.evaluation.states.reader import Quantity, StateReader
+
+
+def true_position(states: np.ndarray) -> np.ndarray:
+    """Screen position [..., 2] of the lander of recorded states [..., 8]; beyond the screen too."""
+    return np.stack([(states[..., 0] + 1) * 300, (1.403 - states[..., 1]) * 200], axis=-1)
+
+
+def landers(frames: np.ndarray) -> np.ndarray:
+    """How many separate violet things [N] each frame [N, H, W, 3] shows, of a pixel or more."""
+    mask = violet(frames)
+    side_by_side = np.zeros((3, 3, 3))
+    side_by_side[1] = 1  # pixels that touch, corners too, in the same frame
+    label, found = ndimage.label(mask > 0, side_by_side)
+    things = np.arange(1, found + 1)
+    mass = np.asarray(ndimage.sum_labels(mask, label, things))
+    frame = np.asarray(
+        ndimage.minimum(np.broadcast_to(np.arange(len(frames))[:, None, None], mask.shape), label, things)
+    )
+    return np.bincount(frame[mass > LANDER_MASS].astype(np.int64), minlength=len(frames))
+
+
+def terrain(frames: np.ndarray) -> np.ndarray:
+    """Bool [..., H, W]: the white ground; neither the lander nor flags and exhaust are white."""
+    return frames.min(-1) > 140
+
+
+def sky(frames: np.ndarray) -> np.ndarray:
+    """Bool [..., H, W]: black, and two pixels from anything else."""
+    dark = frames.max(-1) < 40
+    near = np.ones((1,) * (dark.ndim - 2) + (5, 5))
+    return ndimage.binary_erosion(dark, near, border_value=1)
+
+
+READER = StateReader(
+    screen=(600, 400),
+    position=lunar_lander_position,
+    true_position=true_position,
+    quantities=(Quantity("angle", "deg", lambda states: np.rad2deg(states[..., 4]), 360.0),),
+    count=landers,
+    still=terrain,
+    empty=sky,
+)
