@@ -40,7 +40,7 @@ def app(
     from oniris_core.common.progress import Meter, meter
     from oniris_core.common.runs import workspace
     from oniris_core.data.episodes import read_states
-    from oniris_core.evaluation.evaluate import evaluate
+    from oniris_core.evaluation.evaluate import evaluate, headline
     from oniris_core.evaluation.evaluation_set import evaluation_set
     from oniris_core.evaluation.renders import write_render_report, write_renders
     from oniris_core.evaluation.rollouts import Dreamer
@@ -77,7 +77,7 @@ def app(
         write_renders(out, found.rollouts, params.videos, params.upscale, frames.attributes["frame_rate"])
     for name, reason in found.left_out.items():
         say(f"left out: {name}: {reason}")
-    say(", ".join(f"{name} {value:g}" for name, value in found.metrics.items() if name.endswith(("@8", "@16"))))
+    say(headline(found.metrics))
     say(
         f"Done: open {out / 'contact_sheet.png'} and the videos in {out}/; the measures are in {report / 'metrics.json'}"
     )

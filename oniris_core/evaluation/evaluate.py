@@ -84,6 +84,19 @@ class Evaluation:
     figures: dict[str, Figure]
 
 
+def headline(metrics: dict[str, float | int]) -> str:
+    """The few measures a person asks for first, those that there are, with their intervals."""
+    names = [f"rollout/{measure}@{h}" for h in (8, 16) for measure in ("skill", "position_px", "found", "psnr")]
+    said = []
+    for name in (*names, "control/action_accuracy", "control/action_r2", "diversity/ratio@16", "drift/finite"):
+        if name in metrics:
+            low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+            said.append(
+                f"{name} {metrics[name]:.3g}" + ("" if low is None or high is None else f" ({low:.3g} to {high:.3g})")
+            )
+    return ", ".join(said)
+
+
 @dataclass(frozen=True)
 class Replays:
     """What the simulator says; see `Futures` for the axes."""

@@ -16,6 +16,7 @@ from oniris_core.evaluation.rollouts import Rollouts
 from oniris_core.evaluation.states.reader import Quantity, StateReader, still_iou
 
 HORIZONS = (4, 8, 16, 24, 32)
+NO_MODEL = ("other_episode", "copy_last", "constant_velocity")
 NO_FLOOR = "there is no floor to compare with"
 
 
@@ -39,7 +40,8 @@ class Curves:
     Attributes:
         by_measure: what was measured; `psnr`, `ssim` (at HORIZONS only), `crop_psnr`, and where the frames can be read
             `position_px`, `found`, other quantities and `still_iou`. A frame without the object where there should be
-            one counts as the mean error of another episode, so that deleting it never pays.
+            one counts as the mean error there of the worst of what needs no model, above all of another episode: deleting
+            it does not pay.
         skill: 1 - (error - floor) / (error of constant velocity - floor) of the positions; None without floor.
         alive: int [H], episodes that still go on.
         left_out: what was not measured, and why.
@@ -120,18 +122,24 @@ def _position_errors(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
     """Errors and found (0 or 1), [K, H] each, NaN where the truth shows no object; and where it does."""
     context = rollouts.context
-    before, there = np.split(reader.position(rollouts.truth), [context], axis=1)
+    before, there = np.split(reader.locate(rollouts.truth), [context], axis=1)
     present = np.isfinite(there[..., 0]) & rollouts.alive[:, context:]
-    errors = {name: np.linalg.norm(reader.position(frames) - there, axis=-1) for name, frames in compared.items()}
+    errors = {name: np.linalg.norm(reader.locate(frames) - there, axis=-1) for name, frames in compared.items()}
     found = {name: np.where(present, np.isfinite(error), np.nan) for name, error in errors.items()}
-    penalty = np.full(present.shape[1], np.nan)
-    if "other_episode" in errors:
-        foreign = np.where(present & valid["other_episode"], errors["other_episode"], np.nan)
-        seen = np.isfinite(foreign)
-        penalty = np.where(seen.any(0), np.nansum(foreign, axis=0) / np.maximum(seen.sum(0), 1), np.nan)
-    charged = {name: np.where(np.isfinite(error), error, penalty) for name, error in errors.items()}
-    charged["constant_velocity"] = np.linalg.norm(_constant_velocity(before, there.shape[1]) - there, axis=-1)
+    errors["constant_velocity"] = np.linalg.norm(_constant_velocity(before, there.shape[1]) - there, axis=-1)
+    lost = np.fmax.reduce(
+        [_mean(errors[name], present & valid.get(name, present)) for name in NO_MODEL if name in errors]
+    )
+    charged = {
+        n: error if n == "constant_velocity" else np.where(np.isfinite(error), error, lost)
+        for n, error in errors.items()
+    }
     return {name: np.where(present, error, np.nan) for name, error in charged.items()}, found, present
+
+
+def _mean(values_KH: np.ndarray, where_KH: np.ndarray) -> np.ndarray:
+    there = np.isfinite(values_KH) & where_KH
+    return np.where(there.any(0), np.where(there, values_KH, 0).sum(0) / np.maximum(there.sum(0), 1), np.nan)
 
 
 def _constant_velocity(before_KT2: np.ndarray, horizon: int, over: int = 2) -> np.ndarray:

@@ -67,14 +67,23 @@ def fit(
     optimiser = torch.optim.AdamW(net.parameters(), lr=_LR)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LR, total_steps=steps + 1, pct_start=0.1)
     for step in range(steps):
-        chosen = numpy_rng(seed, purpose, step).integers(len(images), size=_BATCH)
-        value = loss(net(_input(images[chosen], device))[1], chosen)
+        rng = numpy_rng(seed, purpose, step)
+        chosen = rng.integers(len(images), size=_BATCH)
+        value = loss(net(_input(_shifted(images[chosen], rng), device))[1], chosen)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
         schedule.step()
         tick()
     return net.eval()
+
+
+def _shifted(images_NHWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each image moved by up to a pixel, round the edges: with few images that is worth as much as four times as many."""
+    rows, columns = (
+        (np.arange(size) + rng.integers(-1, 2, (len(images_NHWC), 1))) % size for size in images_NHWC.shape[1:3]
+    )
+    return images_NHWC[np.arange(len(images_NHWC))[:, None, None], rows[:, :, None], columns[:, None]]
 
 
 @torch.no_grad()

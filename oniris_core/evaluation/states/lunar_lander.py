@@ -18,12 +18,11 @@ def landers(frames: np.ndarray) -> np.ndarray:
     side_by_side = np.zeros((3, 3, 3))
     side_by_side[1] = 1  # pixels that touch, corners too, in the same frame
     label, found = ndimage.label(mask > 0, side_by_side)
-    things = np.arange(1, found + 1)
-    mass = np.asarray(ndimage.sum_labels(mask, label, things))
-    frame = np.asarray(
-        ndimage.minimum(np.broadcast_to(np.arange(len(frames))[:, None, None], mask.shape), label, things)
-    )
-    return np.bincount(frame[mass > LANDER_MASS].astype(np.int64), minlength=len(frames))
+    where = np.nonzero(mask)
+    thing, frame = label[where], np.zeros(found + 1, np.int64)
+    mass = np.bincount(thing, mask[where], minlength=found + 1)
+    frame[thing] = where[0]
+    return np.bincount(frame[mass > LANDER_MASS], minlength=len(frames))
 
 
 def terrain(frames: np.ndarray) -> np.ndarray:

@@ -66,6 +66,14 @@ class StateReader:
     still: Callable[[Frames], np.ndarray] | None = None
     empty: Callable[[Frames], np.ndarray] | None = None
 
+    def locate(self, frames: Frames) -> np.ndarray:
+        """`position`, NaN also where a frame shows several objects: drawing two to be half right does not pay."""
+        position = self.position(frames)
+        if self.count is None:
+            return position
+        one = self.count(frames.reshape(-1, *frames.shape[-3:])).reshape(frames.shape[:-3]) == 1
+        return np.where(one[..., None], position, np.nan)
+
 
 def still_iou(reader: StateReader, context: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """How much of what never moves is where it was: intersection over union [T].
