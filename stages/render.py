@@ -62,13 +62,22 @@ def app(
     chosen = evaluation_set(frames, params.episodes, params.context_latents, params.horizon // c, c)
 
     with workspace("render", out), stop_requests() as stop:
-        seed, shown = settings.common.seed + params.seed_offset, list[Meter]()
+        seed, shown = settings.common.seed, list[Meter]()
 
         def tick(count: int) -> None:
             stop.raise_if_set()
             shown[-1].advance(count)
 
-        dreamer = Dreamer(model.denoiser, vae_model, latents, Sampler.of(params), device, params.batch, seed, tick)
+        dreamer = Dreamer(
+            model.denoiser,
+            vae_model,
+            latents,
+            Sampler.of(params),
+            device,
+            params.batch,
+            seed + params.seed_offset,
+            tick,
+        )
         found = evaluate(
             params, chosen, frames, read_states(episode_store), dreamer, reader_for(frames.attributes.get("env_id")),
             seed=seed, progress=meter, stop=stop, bind=shown.append,

@@ -1,7 +1,6 @@
 """All measures of the stage `render`, one after the other. Axes: K episodes, D dreams, N contexts, S samples, T frames."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,14 +36,12 @@ from oniris_core.evaluation.horizons import (
 from oniris_core.evaluation.intervals import Bootstrap
 from oniris_core.evaluation.inverse_dynamics import ActionProbe, train_probe
 from oniris_core.evaluation.learned_states import learn
+from oniris_core.evaluation.replays import Progress, Replays, held, replay_all
 from oniris_core.evaluation.rollouts import Dreamer, Rollouts, roll_out
-from oniris_core.evaluation.simulator import Play, Simulator
+from oniris_core.evaluation.simulator import Simulator
 from oniris_core.evaluation.states.reader import StateReader
 
 SPREAD_HORIZONS = (4, 16, 32)
-
-Progress = Callable[[str, int], AbstractContextManager[Meter]]
-"""(name, total) to a meter."""
 
 
 @dataclass(frozen=True)
@@ -97,78 +94,6 @@ def headline(metrics: dict[str, float | int]) -> str:
     return ", ".join(said)
 
 
-@dataclass(frozen=True)
-class Replays:
-    """What the simulator says; see `Futures` for the axes."""
-
-    floor: np.ndarray
-    samples: np.ndarray
-    by_action: np.ndarray
-
-
-def replay_all(
-    simulator: Simulator, chosen: EvaluationSet, params: RenderParams, seed: int, contexts: np.ndarray,
-    constants: list[np.ndarray], progress: Progress, stop: StopRequest,
-) -> Replays:  # fmt: skip
-    """Make the truth again, and if that succeeds what else might have happened.
-
-    Raises:
-        UserError: the truth did not come out as recorded.
-    """
-    K, row = len(chosen.seeds), chosen.last_context_row
-
-    def noise(k: int, sample: int) -> tuple[int, int]:
-        return row, int(numpy_rng(seed, "simulator", int(chosen.seeds[k]), sample).integers(2**62))
-
-    futures = [
-        *(Play(int(chosen.seeds[k]), chosen.row_actions(k), noise(k, 0)) for k in range(K)),
-        *(Play(int(chosen.seeds[k]), by_row(chosen, chosen.actions[k]), noise(k, 1 + s))
-          for k in contexts for s in range(params.samples)),
-        *(Play(int(chosen.seeds[k]), by_row(chosen, held(chosen, k, action)), noise(k, 0))
-          for k in contexts for action in constants),
-    ]  # fmt: skip
-    with progress("render: replays of the simulator", K + len(futures)) as meter:
-
-        def tick() -> None:
-            stop.raise_if_set()
-            meter.advance()
-
-        again = simulator.play([Play(int(s), chosen.row_actions(k)) for k, s in enumerate(chosen.seeds)], tick)
-        wrong = [
-            k for k, played in enumerate(again)
-            if chosen.digest(k, chosen.frames_of(played)) != chosen.digest(k, chosen.truth[k])
-        ]  # fmt: skip
-        if wrong:
-            raise UserError(
-                f"replaying {len(wrong)} of {K} episodes (the first: seed {chosen.seeds[wrong[0]]}) gives other frames than "
-                f"recorded: {simulator.env_id} is not deterministic, or another version of it"
-            )
-        played = simulator.play(futures, tick)
-    frames = [chosen.frames_of(one) for one in played]
-    samples_end = K + len(contexts) * params.samples
-    return Replays(
-        np.stack(frames[:K]),
-        _grid(frames[K:samples_end], len(contexts)),
-        _grid(frames[samples_end:], len(contexts)),
-    )
-
-
-def _grid(frames: list[np.ndarray], contexts: int) -> np.ndarray:
-    return np.stack(frames).reshape(contexts, -1, *frames[0].shape)
-
-
-def by_row(chosen: EvaluationSet, actions: np.ndarray) -> np.ndarray:
-    """[R, ...]: actions of frames [T, ...] as those of the rows of an episode."""
-    return actions[np.searchsorted(chosen.rows, np.arange(chosen.rows[-1] + 1))]
-
-
-def held(chosen: EvaluationSet, k: int, action: np.ndarray) -> np.ndarray:
-    """[T, ...]: the actions of episode k up to the end of the context, then always the same."""
-    actions = chosen.actions[k].copy()
-    actions[chosen.context :] = action
-    return actions
-
-
 def make_futures(dreamer: Dreamer, chosen: EvaluationSet, contexts: np.ndarray, samples: int) -> Futures:
     """Continue contexts with different noise, and under constant actions with the same noise."""
     names, constants = zip(*constant_actions(dreamer.latents.action_spec).items(), strict=True)
@@ -191,12 +116,14 @@ def make_futures(dreamer: Dreamer, chosen: EvaluationSet, contexts: np.ndarray, 
 
 def dream_actions(store: EpisodeStore, count: int, frames: int, c: int, seed: int) -> np.ndarray:
     """[D, T, ...]: the actions of whole groups of training episodes, one episode after another in random order."""
+    lengths = np.diff(store.episode_ends, prepend=0)
+    long_enough = [e for e in store.episodes(TRAIN) if lengths[e] > c] or np.flatnonzero(lengths > c)
     found = []
     for dream in range(count):
         parts, total = list[np.ndarray](), 0
         order = numpy_rng(seed, "dream_actions", dream)
         while total < frames:
-            start, end = store.bounds(int(order.choice(store.episodes(TRAIN))))
+            start, end = store.bounds(int(order.choice(long_enough)))
             parts.append(store.actions[start + 1 : start + 1 + (end - start - 1) // c * c])
             total += len(parts[-1])
         found.append(np.concatenate(parts)[:frames])
@@ -216,7 +143,7 @@ def evaluate(
         store, states: the episodes, and their recorded states [N, S] (S may be 0).
         dreamer: the models.
         reader: of the environment's frames; None: generic measures only.
-        seed: of everything drawn here, with `params.seed_offset` in it.
+        seed: of everything drawn here; the noise of the rollouts is the dreamer's.
         progress: makes a meter.
         stop: looked at between two units of work.
         bind: told of the meter that the dreamer's ticks belong to.

@@ -27,7 +27,7 @@ def landers(frames: np.ndarray) -> np.ndarray:
 
 def terrain(frames: np.ndarray) -> np.ndarray:
     """Bool [..., H, W]: the white ground; neither the lander nor flags and exhaust are white."""
-    return frames.min(-1) > 140
+    return (frames[..., 0] > 140) & (frames[..., 1] > 140) & (frames[..., 2] > 140)
 
 
 def sky(frames: np.ndarray) -> np.ndarray:
