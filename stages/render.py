@@ -69,15 +69,8 @@ def app(
             shown[-1].advance(count)
 
         dreamer = Dreamer(
-            model.denoiser,
-            vae_model,
-            latents,
-            Sampler.of(params),
-            device,
-            params.batch,
-            seed + params.seed_offset,
-            tick,
-        )
+            model.denoiser, vae_model, latents, Sampler.of(params), device, params.batch, seed + params.seed_offset, tick
+        )  # fmt: skip
         found = evaluate(
             params, chosen, frames, read_states(episode_store), dreamer, reader_for(frames.attributes.get("env_id")),
             seed=seed, progress=meter, stop=stop, bind=shown.append,

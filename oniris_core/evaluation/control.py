@@ -119,8 +119,15 @@ def confusion_table(confusion: np.ndarray | None, names: list[str]) -> str:
     return "\n".join(["actual,predicted", *rows]) + "\n"
 
 
-def confusion_figure(confusion: np.ndarray, names: list[str]) -> Figure:
-    """Rows: the action given; columns: the action the generated frames show; shares of the row, and counts."""
+def confusion_figure(confusion: np.ndarray | None, names: list[str]) -> Figure:
+    """Rows: the action given; columns: the action the generated frames show; shares of the row, and counts.
+
+    Where there is none the picture says so, because `dvc plots` expects one.
+    """
+    if confusion is None:
+        figure = Figure(figsize=(4, 1), layout="constrained")
+        figure.text(0.5, 0.5, "not measured: see left_out.json", ha="center")
+        return figure
     figure = Figure(figsize=(1.6 + 0.7 * len(names), 1.2 + 0.6 * len(names)), layout="constrained")
     axis = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)

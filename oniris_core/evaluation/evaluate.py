@@ -206,9 +206,11 @@ def evaluate(
         "drift": drift_table(dreams, control, of_dreams),
         "confusion": confusion_table(confusion, names),
     }
-    figures = {"horizons": horizon_figure(curves), "drift": drift_figure(dreams, control, of_dreams)}
-    if confusion is not None:
-        figures["confusion"] = confusion_figure(confusion, names)
+    figures = {
+        "horizons": horizon_figure(curves),
+        "drift": drift_figure(dreams, control, of_dreams),
+        "confusion": confusion_figure(confusion, names),
+    }
     return Evaluation(metrics, left_out, rollouts, futures, dreams, curves, tables, figures)
 
 
