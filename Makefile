@@ -23,7 +23,7 @@ repro: $(READY)
 	$(BIN)/dvc repro
 	@$(BIN)/dvc exp save --quiet --force --name repro 2>/dev/null || \
 		echo "note: not kept as experiment 'repro'; for experiments git must know you: git config user.name, user.email"
-	@echo "Done: open renders/contact_sheet.png and the videos in renders/; the measures are in reports/render/metrics.json"
+	@echo "Done: open reports/render/index.html; pictures and videos are in renders/, measures in reports/render/metrics.json"
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

@@ -36,16 +36,15 @@ def app(
         raise UserError(f"{latent_store} was not made from {episode_store}: run `dvc repro encode` to make it again")
 
     # From here on torch is needed; all that can be refused without it has been.
-    import numpy as np
-
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
-    from oniris_core.common.progress import meter
+    from oniris_core.common.progress import Meter, meter
     from oniris_core.common.runs import workspace
-    from oniris_core.evaluation.horizons import flat_metrics, measure
-    from oniris_core.evaluation.probes import probe_for
-    from oniris_core.evaluation.renders import write_render_report, write_renders
-    from oniris_core.evaluation.rollouts import choose_episodes, join, roll_out
+    from oniris_core.evaluation.evaluate import evaluate, headline
+    from oniris_core.evaluation.evaluation_set import evaluation_set
+    from oniris_core.evaluation.renders import write_results
+    from oniris_core.evaluation.rollouts import Dreamer
+    from oniris_core.evaluation.states.registry import reader_for
     from oniris_core.sampling.autoregressive import Sampler
     from oniris_core.vae.store import load_vae
     from oniris_core.world.store import load_world
@@ -60,35 +59,31 @@ def app(
     c = vae_model.config.group
     if params.horizon % c:
         raise UserError(f"render.horizon = {params.horizon} must be a multiple of the time compression {c}")
-    horizon = params.horizon // c
-    what = f"render.context_latents = {params.context_latents} and render.horizon = {params.horizon}"
-    chosen = choose_episodes(latents, params.episodes, params.context_latents + horizon, what)
+    chosen = evaluation_set(frames, params.episodes, params.context_latents, params.horizon // c, c)
 
     with workspace("render", out), stop_requests() as stop:
-        parts, seed = [], settings.common.seed + params.seed_offset
-        batches = np.array_split(np.stack([chosen, np.roll(chosen, 1)]), -(-len(chosen) // params.batch), axis=1)
-        with meter("render: latent frames", 2 * len(chosen) * horizon) as progress:
-            for batch, strangers in batches:
+        seed, shown = settings.common.seed, list[Meter]()
 
-                def tick(count: int = len(batch)) -> None:
-                    stop.raise_if_set()
-                    progress.advance(count)
+        def tick(count: int) -> None:
+            stop.raise_if_set()
+            shown[-1].advance(count)
 
-                parts.append(
-                    roll_out(
-                        model.denoiser, vae_model, frames, latents, batch, strangers, context=params.context_latents,
-                        horizon=horizon, sampler=Sampler.of(params), seed=seed, device=device, tick=tick,
-                    )
-                )  # fmt: skip
-        rollouts = join(parts)
-        curves = measure(rollouts, probe_for(frames.attributes["env_id"]))
-        metrics = flat_metrics(curves, len(chosen))
-        write_render_report(report, metrics, curves)
-        write_renders(out, rollouts, params.videos, params.upscale, frames.attributes["frame_rate"])
-    say(", ".join(f"{name} {value:g}" for name, value in metrics.items() if name.endswith(("@8", "@16"))))
-    say(
-        f"Done: open {out / 'contact_sheet.png'} and the videos in {out}/; the measures are in {report / 'metrics.json'}"
-    )
+        dreamer = Dreamer(
+            model.denoiser, vae_model, latents, Sampler.of(params), device, params.batch, seed + params.seed_offset, tick
+        )  # fmt: skip
+        found = evaluate(
+            params, chosen, frames, frames.states, dreamer, reader_for(frames.attributes.get("env_id")),
+            seed=seed, progress=meter, stop=stop, bind=shown.append,
+        )  # fmt: skip
+        write_results(
+            out, report, found, chosen.to_json(frames.attributes), videos=params.videos, upscale=params.upscale,
+            frames_per_second=frames.attributes["frame_rate"], env_id=frames.attributes.get("env_id"),
+            spec=frames.action_spec, tick=stop.raise_if_set,
+        )  # fmt: skip
+    for name, reason in found.left_out.items():
+        say(f"left out: {name}: {reason}")
+    say(headline(found.metrics))
+    say(f"Done: open {report / 'index.html'}; pictures and videos are in {out}/, measures in {report / 'metrics.json'}")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from oniris_core.common.errors import Interrupted, OnirisError
 from oniris_core.common.files import open_artefact
 from oniris_core.data.actions import ActionSpec
 from oniris_core.evaluation import page as page_module
+from oniris_core.evaluation.drift import Dreams
+from oniris_core.evaluation.evaluate import Evaluation, Futures
 from oniris_core.evaluation.glyphs import ActionLegend, action_legend, glyph
-from oniris_core.evaluation.horizons import Curves
 from oniris_core.evaluation.page import Exhibit, page
 from oniris_core.evaluation.pictures import (
     CONTEXT_COLOUR,
@@ -30,7 +32,7 @@ from oniris_core.evaluation.pictures import (
     under_each_action,
     wall,
 )
-from oniris_core.evaluation.renders import Extras, write_results
+from oniris_core.evaluation.renders import write_results
 from oniris_core.evaluation.rollouts import Rollouts
 from oniris_core.evaluation.sheets import FILM, PAPER, comparison, film_strip
 from oniris_core.evaluation.videos import write_video
@@ -207,7 +209,7 @@ def rollouts() -> Rollouts:
     return Rollouts(
         truth=noise(2, 10, 16, 16), reconstructed=noise(2, 10, 16, 16, seed=1), generated=noise(2, 10, 16, 16, seed=2),
         other_actions=noise(2, 10, 16, 16, seed=3), actions=np.arange(20).reshape(2, 10) % 4, seeds=np.array([3, 5]),
-        context=4,
+        context=4, alive=np.arange(10) < np.array([[10], [7]]), finite=np.ones(2, bool),
     )  # fmt: skip
 
 
@@ -221,14 +223,16 @@ METRICS = {
 def write(
     folder: Path, metrics: dict[str, object] = METRICS, env_id: str = "LunarLander-v3", tick=lambda: None
 ) -> None:
-    extras = Extras(
-        alive=np.arange(10) < np.array([[10], [7]]), samples=noise(4, 10, 16, 16, seed=4), sample_actions=np.zeros(10, int),
-        by_action={"none": noise(10, 16, 16, seed=5), "main": noise(10, 16, 16, seed=6)},
-        dream=noise(30, 16, 16, seed=7), dream_actions=np.arange(30) % 4,
+    futures = Futures(
+        samples=noise(1, 4, 10, 16, 16, seed=4), sample_actions=np.zeros((1, 10), int),
+        by_action=noise(1, 2, 10, 16, 16, seed=5), names=["none", "main"],
     )  # fmt: skip
+    dreams = Dreams([], np.zeros(1), np.ones(1, bool), noise(30, 16, 16, seed=7), np.arange(30) % 4)
+    tables, figures = {"horizons": "horizon,psnr\n1,30\n"}, {"horizons": Figure()}
+    found = Evaluation(metrics, {}, rollouts(), futures, dreams, None, tables, figures)
     write_results(
-        folder / "renders", folder / "report", metrics, Curves({"rollout": np.arange(6.0)}, {}, {}), rollouts(),
-        videos=2, upscale=2, frames_per_second=25, env_id=env_id, spec=LANDER, extras=extras, tick=tick,
+        folder / "renders", folder / "report", found, {"env_id": env_id}, videos=2, upscale=2, frames_per_second=25,
+        env_id=env_id, spec=LANDER, tick=tick,
     )  # fmt: skip
 
 

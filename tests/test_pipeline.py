@@ -74,7 +74,7 @@ def test_repro_then_nothing_to_do_then_an_experiment(project: Project) -> None:
     (project.folder / ".venv").symlink_to(sys.prefix)
     output = project("make", "repro", "-o", ".venv/.ready")
     assert project.ran(output) == ["collect", "train_vae", "encode", "train", "render"]
-    assert output.splitlines()[-1].startswith("Done: open renders/contact_sheet.png")
+    assert output.splitlines()[-1].startswith("Done: open reports/render/index.html")
 
     videos = list((project.folder / "renders").glob("rollout_*.mp4"))
     assert len(videos) == 1

@@ -12,6 +12,15 @@ class RenderParams(Params):
     context_latents: Positive = Field(description="true latent frames each rollout starts from")
     horizon: Positive = Field(description="frames to generate, a multiple of the time compression")
     batch: Positive = Field(description="rollouts generated side by side; only speed depends on it")
+    samples: int = Field(ge=2, description="continuations of one context with different noise, for diversity")
+    sample_contexts: Positive = Field(description="contexts continued so, and under each constant action")
+    dreams: Positive = Field(description="long rollouts, for drift")
+    dream_frames: Positive = Field(description="frames of each")
+    probe_steps: Positive = Field(description="training steps of each network that reads actions or states off frames")
+    resamples: Positive = Field(description="resamples of the episodes, for the 95 % intervals")
+    import_code: bool = Field(
+        description="allow replay of environments, and wrappers, whose code is not Gymnasium's (see collect)"
+    )
     videos: Positive = Field(description="episodes shown as videos and in the contact sheet")
     upscale: Positive = Field(description="each pixel of a video is shown as this many, along height and width")
 

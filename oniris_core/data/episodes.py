@@ -28,6 +28,7 @@ class EpisodeStore:
     Attributes:
         frames: uint8 [N, H, W, 3], in memory or on disk; read it by slicing.
         actions: [N] or [N, components].
+        states: float32 [N, S], what the environment itself observed; S is 0 where that was no vector, or nothing.
         episode_ends, episode_seed: int64 [E]; episode e holds rows episode_ends[e-1] (or 0) to episode_ends[e].
         split: uint8 [E].
         action_spec: what the actions mean.
@@ -37,6 +38,7 @@ class EpisodeStore:
 
     frames: Any
     actions: np.ndarray
+    states: np.ndarray
     episode_ends: np.ndarray
     episode_seed: np.ndarray
     split: np.ndarray
@@ -106,9 +108,10 @@ def open_episodes(path: Location) -> EpisodeStore:
         raise UserError(f"{path} is not complete: run `dvc repro collect` to make it again")
     frames, actions = array(group, "data/frames"), read(group, "data/actions")
     ends = read(group, "meta/episode_ends")
+    states = read(group, "data/states") if group.get("data/states") is not None else np.zeros((len(actions), 0), np.float32)
     if not len(ends) or not frames.shape[0] == actions.shape[0] == ends[-1]:
         raise UserError(f"{path}: {frames.shape[0]} frames and {actions.shape[0]} actions, but episodes end at {ends[-1:]}")
     return EpisodeStore(
-        preload(frames), actions, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
+        preload(frames), actions, states, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
         ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
     )  # fmt: skip

@@ -106,12 +106,7 @@ def play_episode(
         else:
             action = _chosen(env.action_space, player, observation, params.action_noise, rng)
         for _ in range(_hold(params, player.most_frames, rng)):
-            reward, ends, cut = 0.0, False, False
-            for _ in range(params.frame_skip):
-                observation, step_reward, ends, cut, _ = env.step(action)
-                reward += float(step_reward)
-                if ends or cut:
-                    break
+            observation, reward, ends, cut = _advance(env, action, params.frame_skip)
             if (screen := screen_of(env)).shape != shape:
                 raise UserError(f"the frames of {params.env_id} change size, from {shape[0]} x {shape[1]} to "
                                 f"{screen.shape[0]} x {screen.shape[1]} pixels; they must stay the same")  # fmt: skip
@@ -119,9 +114,9 @@ def play_episode(
             states.append(_state(observation))
             actions.append(np.asarray(action))
             rewards.append(reward)
-            terminated.append(bool(ends))
-            ended = bool(ends or cut)
-            truncated.append(bool(cut) or (not ended and len(frames) == params.max_frames))
+            terminated.append(ends)
+            ended = ends or cut
+            truncated.append(cut or (not ended and len(frames) == params.max_frames))
             if ended or len(frames) == params.max_frames:
                 break
     if not np.isfinite(states).all() or not np.isfinite(rewards).all():
@@ -160,6 +155,52 @@ def _hold(params: CollectParams, most: int, rng: np.random.Generator) -> int:
     if params.frames_per_action_max:
         held = int(rng.integers(held, params.frames_per_action_max + 1))
     return min(held, most) if most else held
+
+
+def replay(
+    env: gym.Env,
+    reset_seed: int,
+    actions: np.ndarray,
+    frame_skip: int,
+    size: tuple[int, int],
+    resize: str,
+    redraw: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Play given actions from a reset, at the cadence of a recording (rendering ages LunarLander's exhaust).
+
+    Args:
+        env: from `make_env`, not played in before.
+        reset_seed: what the recorded episode was reset with.
+        actions: [T] or [T, components], one per row; row 0's is the filler and is not played.
+        frame_skip: environment steps from one row to the next.
+        size, resize: height and width of a frame, pixels, and how a screen becomes one (see `fit_screen`).
+        redraw: (row, seed): from this row on the environment draws its own noise from that seed; None: as recorded.
+
+    Returns:
+        uint8 [T, H, W, 3]. Where the episode ends before, its last frame stays.
+    """
+    env.reset(seed=reset_seed)
+    frames = [fit_screen(screen_of(env), *size, resize)]
+    ended = False
+    for row, action in enumerate(actions[1:]):
+        if redraw is not None and row == redraw[0]:
+            env.unwrapped.np_random = np.random.default_rng(redraw[1])
+        if not ended:
+            _, _, ends, cut = _advance(env, action, frame_skip)
+            ended = ends or cut
+            frames.append(fit_screen(screen_of(env), *size, resize))
+    return np.stack(frames + frames[-1:] * (len(actions) - len(frames)))
+
+
+def _advance(env: gym.Env, action: object, frame_skip: int) -> tuple[object, float, bool, bool]:
+    """Hold an action until the next row: observation, summed reward, terminated, truncated."""
+    total = 0.0
+    for _ in range(frame_skip):
+        observation, reward, ends, cut, _ = env.step(action)
+        total += float(reward)
+        if ends or cut:
+            break
+    return observation, total, bool(ends), bool(cut)
 
 
 def _state(observation: object) -> np.ndarray:

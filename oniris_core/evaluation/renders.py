@@ -1,45 +1,33 @@
 """The report and the pictures of the stage `render`."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
-from matplotlib.figure import Figure
 
 from oniris_core.common.errors import Interrupted, OnirisError
 from oniris_core.common.files import staged_folder, to_json
 from oniris_core.data.actions import ActionSpec
 from oniris_core.evaluation.curves import save_figure
+from oniris_core.evaluation.evaluate import Evaluation
 from oniris_core.evaluation.glyphs import ActionLegend, action_legend
-from oniris_core.evaluation.horizons import Curves, horizon_figure, table
 from oniris_core.evaluation.page import Exhibit, page
 from oniris_core.evaluation.pictures import long_dream, side_by_side, under_each_action, wall
 from oniris_core.evaluation.rollouts import Rollouts
 from oniris_core.evaluation.sheets import comparison, film_strip
 from oniris_core.evaluation.videos import write_video
 
-
-@dataclass(frozen=True)
-class Extras:
-    """What is shown beside the rollouts; every video begins with `Rollouts.context` frames of context.
-
-    Attributes:
-        alive: bool [K, T], whether each episode still went on; None: all did.
-        samples: uint8 [S, T, H, W, 3], several continuations of one context, and `sample_actions` [T, ...], theirs.
-        by_action: a continuation uint8 [T, H, W, 3] of one context under each constant action, by its name.
-        dream: uint8 [T, H, W, 3], a long one, and `dream_actions` [T, ...], its actions.
-    """
-
-    alive: np.ndarray | None = None
-    samples: np.ndarray | None = None
-    sample_actions: np.ndarray | None = None
-    by_action: Mapping[str, np.ndarray] = field(default_factory=dict)
-    dream: np.ndarray | None = None
-    dream_actions: np.ndarray | None = None
+CAPTIONS = {
+    "horizons": "How far generated frames and the baselines are from the truth, by frames after the last one of the context; "
+    "shaded: 95 % intervals over episodes",
+    "confusion": "Which action a network reads off frames that show a known one: true frames, the same through the VAE, and "
+    "generated ones",
+    "drift": "What becomes of long dreams, by window of frames",
+}
 
 
 @dataclass(frozen=True)
@@ -54,101 +42,83 @@ class Renders:
 def write_results(
     out: Path,
     report: Path,
-    metrics: dict[str, Any],
-    curves: Curves,
-    rollouts: Rollouts,
+    found: Evaluation,
+    evaluation_set: dict[str, Any],
     *,
     videos: int,
     upscale: int,
     frames_per_second: float,
-    env_id: str,
+    env_id: str | None,
     spec: ActionSpec,
-    extras: Extras | None = None,
-    figures: Mapping[str, tuple[Figure, str]] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Write everything that `render` makes: the pictures to `out`, measures and the page to `report`.
 
     Args:
         out, report: the folders to make.
-        metrics, curves: what was measured.
-        rollouts: what was generated.
+        found: what was generated and measured.
+        evaluation_set: what it was measured on, as JSON values.
         videos: episodes shown.
         upscale: each pixel of a video is shown as this many, along height and width.
         frames_per_second: of the store.
-        env_id, spec: for the names and the drawing of actions.
-        extras: what else to show.
-        figures: more plots by file name, each with the sentence below it on the page.
+        env_id, spec: for the names and the drawing of actions; no id where recordings were not played here.
         tick: called after each frame of a video; may raise to stop.
 
     Raises:
         OnirisError: ffmpeg is missing or fails. Everything else has been written by then, and the page says what is missing.
     """
-    made = make_renders(
-        out, rollouts, videos, upscale, frames_per_second, action_legend(spec, env_id), extras or Extras(), tick
-    )
-    write_render_report(report, metrics, curves, env_id, made, figures)
+    made = make_renders(out, found, videos, upscale, frames_per_second, action_legend(spec, env_id or ""), tick)
+    write_render_report(report, found, evaluation_set, env_id, made)
     if made.trouble:
         raise made.trouble
 
 
 def write_render_report(
-    out: Path,
-    metrics: dict[str, Any],
-    curves: Curves,
-    env_id: str = "",
-    made: Renders | None = None,
-    figures: Mapping[str, tuple[Figure, str]] | None = None,
+    out: Path, found: Evaluation, evaluation_set: dict[str, Any], env_id: str | None, made: Renders
 ) -> None:
-    """Write metrics.json, horizons.csv, horizons.png, a PNG for each of `figures`, and all of it on index.html."""
-    made = made or Renders([], [], None)
-    caption = (
-        "How far generated frames and the baselines are from the truth, by frames after the last one of the context"
-    )
-    drawn = {"horizons": (horizon_figure(curves), caption), **(figures or {})}
+    """Write metrics.json, left_out.json (what was not measured, and why), evaluation_set.json, tables, figures, index.html."""
     with staged_folder(out, "report") as folder:
-        (folder / "metrics.json").write_text(to_json(metrics))
-        (folder / "horizons.csv").write_text(table(curves))
+        for name, content in (
+            ("metrics", found.metrics), ("left_out", found.left_out), ("evaluation_set", evaluation_set)
+        ):  # fmt: skip
+            (folder / f"{name}.json").write_text(to_json(content))
+        for name, table in found.tables.items():
+            (folder / f"{name}.csv").write_text(table)
         plots = []
-        for name, (figure, says) in drawn.items():
+        for name, figure in found.figures.items():
             save_figure(figure, folder / f"{name}.png")
             data = (folder / f"{name}.png").read_bytes()
-            plots.append(Exhibit(f"{name}.png", data, name.replace("_", " ").capitalize(), says, wide=True))
-        notes = [f"Some videos are missing: {made.trouble}"] if made.trouble else []
-        title = f"Oniris: what the world model makes of {env_id or 'its environment'}"
-        (folder / "index.html").write_text(page(title, metrics, [*plots, *made.pictures], made.videos, notes))
-
-
-def write_renders(out: Path, rollouts: Rollouts, videos: int, upscale: int, frames_per_second: float) -> None:
-    """`make_renders` without a legend and extras; trouble with ffmpeg is raised when all else has been written."""
-    made = make_renders(out, rollouts, videos, upscale, frames_per_second, None, Extras(), lambda: None)
-    if made.trouble:
-        raise made.trouble
+            plots.append(Exhibit(f"{name}.png", data, name.capitalize(), CAPTIONS[name], wide=True))
+        notes = [f"Not measured: {name}: {reason}" for name, reason in found.left_out.items()]
+        if made.trouble:
+            notes.append(f"Some videos are missing: {made.trouble}")
+        title = f"Oniris: what the world model makes of {env_id or 'these recordings'}"
+        (folder / "index.html").write_text(page(title, found.metrics, [*plots, *made.pictures], made.videos, notes))
 
 
 def make_renders(
     out: Path,
-    rollouts: Rollouts,
+    found: Evaluation,
     videos: int,
     upscale: int,
     frames_per_second: float,
     legend: ActionLegend | None,
-    extras: Extras,
     tick: Callable[[], None],
 ) -> Renders:
-    """Write contact_sheet.png, comparison.png and the videos: one per episode, named by its seed, and the extras'.
+    """Write contact_sheet.png, comparison.png and the videos.
 
+    Those are one per episode, named by its seed, one of a context continued several times over, one of it under each action,
+    and a long dream.
     After the first trouble with ffmpeg no further video is tried; the folder is completed without them.
     """
-    count = min(videos, len(rollouts.truth))
-    alive = np.ones(rollouts.truth.shape[:2], bool) if extras.alive is None else extras.alive
+    count = min(videos, len(found.rollouts.truth))
     shown: list[Exhibit] = []
     trouble = None
     with staged_folder(out, "renders") as folder:
-        pictures = _sheets(rollouts, alive, count, max(upscale // 2, 1))
+        pictures = _sheets(found.rollouts, count, max(upscale // 2, 1))
         for picture in pictures:
             (folder / picture.name).write_bytes(picture.data)
-        for name, frames, title, caption, wide in _videos(rollouts, alive, count, extras, legend, upscale):
+        for name, frames, title, caption, wide in _videos(found, count, legend, upscale):
             try:
                 write_video(folder / name, _counted(frames, tick), frames_per_second)
             except Interrupted:
@@ -160,8 +130,8 @@ def make_renders(
     return Renders(pictures, shown, trouble)
 
 
-def _sheets(rollouts: Rollouts, alive: np.ndarray, count: int, upscale: int) -> list[Exhibit]:
-    context, truth = rollouts.context, rollouts.truth[:count]
+def _sheets(rollouts: Rollouts, count: int, upscale: int) -> list[Exhibit]:
+    context, truth, alive = rollouts.context, rollouts.truth[:count], rollouts.alive
     change = np.abs(np.diff(truth[:, context - 1 :].astype(np.int16), axis=1)).mean((2, 3, 4)) * alive[:count, context:]
     liveliest = int(change.sum(1).argmax())
     strip = film_strip(truth[liveliest], rollouts.generated[liveliest], context, upscale)
@@ -191,37 +161,36 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 def _videos(
-    rollouts: Rollouts, alive: np.ndarray, count: int, extras: Extras, legend: ActionLegend | None, upscale: int
+    found: Evaluation, count: int, legend: ActionLegend | None, upscale: int
 ) -> Iterator[tuple[str, Iterator[np.ndarray], str, str, bool]]:
     """(file name, frames, title, caption, whether it is wide) of each video."""
+    rollouts, futures, dreams = found.rollouts, found.futures, found.dreams
     context = rollouts.context
     for k in range(count):
         seed = rollouts.seeds[k]
         frames = side_by_side(
-            rollouts.truth[k], rollouts.generated[k], alive[k], rollouts.actions[k], context, legend, upscale
+            rollouts.truth[k], rollouts.generated[k], rollouts.alive[k], rollouts.actions[k], context, legend, upscale
         )
         yield (
             f"rollout_{seed:06d}.mp4", frames, f"Episode of seed {seed}",
             "Truth, generated frames and their difference under the recorded actions; the frame turns from blue to orange "
             "where the context ends", False,
         )  # fmt: skip
-    if extras.by_action:
-        frames = under_each_action(extras.by_action, context, legend, upscale)
+    if len(futures.samples):
+        by_action = dict(zip(futures.names, futures.by_action[0], strict=True))
         yield (
-            "by_action.mp4", frames, "One context under each action",
-            f"The same context continued under each constant action: {', '.join(extras.by_action)}", True,
+            "by_action.mp4", under_each_action(by_action, context, legend, upscale), "One context under each action",
+            f"The same context continued under each constant action: {', '.join(by_action)}", True,
         )  # fmt: skip
-    if extras.samples is not None:
-        frames = wall(extras.samples, context, extras.sample_actions, legend, upscale)
+        frames = wall(futures.samples[0], context, futures.sample_actions[0], legend, upscale)
         yield (
-            "samples.mp4", frames, f"{len(extras.samples)} samples from one context",
+            "samples.mp4", frames, f"{len(futures.samples[0])} samples from one context",
             "The same context and actions continued with different noise", True,
         )  # fmt: skip
-    if extras.dream is not None:
-        actions = extras.dream_actions
+    if len(dreams.shown):
         yield (
-            "dream.mp4", long_dream(extras.dream, context, actions, legend, upscale), "One long dream",
-            f"{len(extras.dream) - context} frames generated one after another, each from those before it", True,
+            "dream.mp4", long_dream(dreams.shown, context, dreams.actions, legend, upscale), "One long dream",
+            f"{len(dreams.shown) - context} frames generated one after another, each from those before it", True,
         )  # fmt: skip
 
 

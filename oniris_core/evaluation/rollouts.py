@@ -1,20 +1,19 @@
-"""Free rollouts from held-out episodes under their recorded actions, beside the truth and what the VAE makes of it."""
+"""Free rollouts: from held-out episodes under their own and other actions, several from one context, and without end.
 
-from collections.abc import Callable
+Axes: B rollouts side by side, K episodes, T frames, G latent frames (groups of c frames), C channels, H, W; A features.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from oniris_core.common.errors import UserError
-from oniris_core.data.clips import HELD_OUT
-from oniris_core.data.episodes import EpisodeStore
-from oniris_core.data.groups import group_rows
-from oniris_core.data.latent_clips import action_features
 from oniris_core.data.latents import LatentStore
-from oniris_core.sampling.autoregressive import Sampler, generate, prefill
-from oniris_core.vae.model import Vae
-from oniris_core.vae.streaming import decode_stream
+from oniris_core.evaluation.evaluation_set import EvaluationSet
+from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill
+from oniris_core.vae.model import Vae, VaeCache
 from oniris_core.world.denoiser import Denoiser
 
 
@@ -23,13 +22,15 @@ class Rollouts:
     """K episodes of T = context + horizon frames each, frame for frame side by side.
 
     Attributes:
-        truth: uint8 [K, T, H, W, 3], as recorded.
+        truth: uint8 [K, T, H, W, 3], as recorded; an ended episode stands still.
         reconstructed: the same through encoder and decoder: what a perfect world model would show.
         generated: the context reconstructed, then what the world model makes of it under the recorded actions.
         other_actions: the same context and noise under the actions of another episode: a model that obeys departs.
         actions: [K, T, ...]: the action that led to each frame.
         seeds: int64 [K]: the episodes' reset seeds.
         context: frames of context.
+        alive: bool [K, T]: whether the true episode still goes on; where not, nothing is compared.
+        finite: bool [K]: whether all numbers generated were finite; what was not is black.
     """
 
     truth: np.ndarray
@@ -39,97 +40,137 @@ class Rollouts:
     actions: np.ndarray
     seeds: np.ndarray
     context: int
+    alive: np.ndarray
+    finite: np.ndarray
 
 
-def choose_episodes(store: LatentStore, count: int, needed: int, what: str) -> np.ndarray:
-    """The first `count` held-out episodes of at least `needed` latent frames.
+@dataclass(frozen=True)
+class Start:
+    """Where rollouts go on from: what denoiser and decoder remember, and the context as decoded, uint8 [B, T, H, W, 3]."""
 
-    Args:
-        store: the latents.
-        count: how many.
-        needed: latent frames of context and horizon together.
-        what: the parameters that need so many, for the message.
-
-    Raises:
-        UserError: there are fewer.
-    """
-    lengths = np.diff(store.episode_ends, prepend=0)
-    usable = np.flatnonzero((store.split == HELD_OUT) & (lengths >= needed))
-    if not len(usable):
-        longest = int(lengths[store.split == HELD_OUT].max()) if (store.split == HELD_OUT).any() else 0
-        raise UserError(
-            f"{what} need {needed} latent frames, but the longest held-out episode has {longest}; lower them"
-        )
-    if len(usable) < count:
-        raise UserError(
-            f"render.episodes asks for {count} held-out episodes, but only {len(usable)} have the {needed} latent frames "
-            f"that {what} need; ask for {len(usable)} or collect more"
-        )
-    return usable[:count]
+    past: Past
+    decoder: VaeCache
+    shown: np.ndarray
 
 
-def roll_out(
-    denoiser: Denoiser,
-    vae: Vae,
-    frames: EpisodeStore,
-    latents: LatentStore,
-    chosen: np.ndarray,
-    strangers: np.ndarray,
-    *,
-    context: int,
-    horizon: int,
-    sampler: Sampler,
-    seed: int,
-    device: torch.device,
-    tick: Callable[[], None],
-) -> Rollouts:
-    """Roll out the chosen episodes side by side, under their own actions and under those of others.
+@dataclass(frozen=True)
+class Dreamer:
+    """A world model ready to go on.
 
-    Args:
+    Attributes:
         denoiser, vae: the models.
-        frames, latents: the stores, of the same episodes.
-        chosen: int [K], which episodes.
-        strangers: int [K], whose actions the second rollout of each takes.
-        context, horizon: in latent frames.
+        latents: whose latents are standardised, and what their actions mean.
         sampler: how to generate.
-        seed: of the noise, together with an episode's own seed; the result does not depend on who else is in the batch.
         device: where to compute.
-        tick: called after each latent frame of all K, 2 * horizon times.
+        batch: rollouts side by side at most.
+        seed: of the noise, together with a rollout's own; a rollout does not depend on who else is in the batch.
+        tick: called with their number after each latent frame of a batch of rollouts.
     """
-    c, total = vae.config.group, context + horizon
 
-    def features(episodes: np.ndarray) -> torch.Tensor:
-        firsts = [latents.bounds(e)[0] for e in episodes]
-        return torch.from_numpy(np.stack([action_features(latents, a, a + total) for a in firsts])).to(device)
+    denoiser: Denoiser
+    vae: Vae
+    latents: LatentStore
+    sampler: Sampler
+    device: torch.device
+    batch: int
+    seed: int
+    tick: Callable[[int], None]
 
-    firsts = [latents.bounds(e)[0] for e in chosen]
-    z = torch.from_numpy(np.stack([latents.standardised(a, a + total) for a in firsts])).to(device)
-    has_action = (torch.arange(total, device=device) > 0).expand(len(chosen), -1)
-    own = features(chosen)
-    seeds = latents.episode_seed[chosen]
-    noise_seeds = [seed * 2**32 + int(s) for s in seeds]
-    past = prefill(denoiser, z[:, :context], own[:, :context], has_action[:, :context], sampler)
+    def features(self, actions_BTx: np.ndarray) -> np.ndarray:
+        """float32 [B, G, A]: what the model is told of actions [B, T, ...] of whole groups."""
+        B, c = len(actions_BTx), self.vae.config.group
+        return self.latents.action_spec.encode(actions_BTx).reshape(B, actions_BTx.shape[1] // c, -1)
 
-    def dream(actions: torch.Tensor) -> torch.Tensor:
-        made = [z[:, :context]]
-        for x in generate(denoiser, past, actions[:, context:].unbind(1), sampler, noise_seeds):
-            made.append(x[:, None])
-            tick()
-        return torch.cat(made, dim=1)
+    def context(self, episodes: np.ndarray, groups: int) -> np.ndarray:
+        """float32 [B, G, C, h, w]: the first latent frames of episodes; where one ends its last stands still."""
+        found = []
+        for first, end in map(self.latents.bounds, episodes):
+            z = self.latents.standardised(first, min(first + groups, end))
+            found.append(np.concatenate([z, np.repeat(z[-1:], groups - len(z), axis=0)]))
+        return np.stack(found)
 
-    mean, std = (torch.from_numpy(a).to(device)[:, None, None] for a in (latents.mean, latents.std))
-    reconstructed, generated, other = (
-        np.concatenate(list(decode_stream(vae, (x[:, None] * std + mean for x in video.unbind(1)))), axis=1)
-        for video in (z, dream(own), dream(features(strangers)))
-    )
-    rows = group_rows(0, total, c)
-    starts = [frames.bounds(e)[0] for e in chosen]
-    truth = np.stack([frames.frames[s : s + rows[-1] + 1][rows] for s in starts])
-    recorded = np.stack([frames.actions[s : s + rows[-1] + 1][rows] for s in starts])
-    return Rollouts(truth, reconstructed, generated, other, recorded, seeds, context * c)
+    def start(self, z_BGCHW: np.ndarray, actions_BGA: np.ndarray) -> Start:
+        """Take in the context, from the first frame of an episode on."""
+        z, actions = torch.from_numpy(z_BGCHW).to(self.device), torch.from_numpy(actions_BGA).to(self.device)
+        has_action = (torch.arange(z.shape[1], device=self.device) > 0).expand(len(z), -1)
+        past = prefill(self.denoiser, z, actions, has_action, self.sampler)
+        shown, decoder = self.vae.decode(self._raw(z))
+        return Start(past, decoder, shown.cpu().numpy())
+
+    def go_on(self, start: Start, actions_BGA: np.ndarray, seeds: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Generate one group after another: uint8 [B, c, H, W, 3], black where not finite, and bool [B], which are."""
+        decoder = start.decoder
+        actions = torch.from_numpy(actions_BGA).to(self.device).unbind(1)
+        for x in generate(self.denoiser, start.past, actions, self.sampler, seeds):
+            finite = torch.isfinite(x).flatten(1).all(1)
+            safe = torch.where(finite[:, None, None, None], x, 0)
+            frames, decoder = self.vae.decode(self._raw(safe[:, None]), decoder)
+            frames = torch.where(finite[:, None, None, None, None], frames, 0)
+            self.tick(len(x))
+            yield frames.cpu().numpy(), finite.cpu().numpy()
+
+    def noise_seed(self, episode_seed: int, sample: int = 0) -> int:
+        """The seed of the noise of one of many rollouts from an episode."""
+        return (sample << 96) + (self.seed << 32) + int(episode_seed)
+
+    def continue_(
+        self, episodes: np.ndarray, seeds: list[int], context_actions: np.ndarray, futures: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Continue episodes under several futures each, in batches.
+
+        Args:
+            episodes: int [B], of the latent store.
+            seeds: [B], from `noise_seed`.
+            context_actions: [B, context, ...], of the frames of the context.
+            futures: [B, horizon, ...] each, actions of the frames to come.
+
+        Returns:
+            uint8 [B, context + horizon, H, W, 3] for each future, and bool [B], whether all was finite.
+        """
+        made: list[list[np.ndarray]] = [[] for _ in futures]
+        finite = []
+        for part in np.array_split(np.arange(len(episodes)), -(-len(episodes) // self.batch)):
+            told = self.features(context_actions[part])
+            start = self.start(self.context(episodes[part], told.shape[1]), told)
+            ok = np.ones(len(part), bool)
+            for parts, future in zip(made, futures, strict=True):
+                frames = [start.shown]
+                for group, is_finite in self.go_on(start, self.features(future[part]), [seeds[b] for b in part]):
+                    frames.append(group)
+                    ok &= is_finite
+                parts.append(np.concatenate(frames, axis=1))
+            finite.append(ok)
+        return [np.concatenate(parts) for parts in made], np.concatenate(finite)
+
+    def reconstruct(self, episodes: np.ndarray, groups: int) -> np.ndarray:
+        """uint8 [K, T, H, W, 3]: the latents of episodes, decoded."""
+        parts: Iterable[np.ndarray] = np.array_split(episodes, -(-len(episodes) // self.batch))
+        z = (torch.from_numpy(self.context(part, groups)).to(self.device) for part in parts)
+        return np.concatenate([self.vae.decode(self._raw(x))[0].cpu().numpy() for x in z])
+
+    def _raw(self, z_BGCHW: Tensor) -> Tensor:
+        mean, std = (torch.from_numpy(a).to(self.device) for a in (self.latents.mean, self.latents.std))
+        return z_BGCHW * std[:, None, None] + mean[:, None, None]
 
 
-def join(parts: list[Rollouts]) -> Rollouts:
-    """Batches of rollouts as one."""
-    names = ("truth", "reconstructed", "generated", "other_actions", "actions", "seeds")
-    return Rollouts(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names}, context=parts[0].context)
+def foreign_actions(chosen: EvaluationSet) -> np.ndarray:
+    """[K, T, ...]: each episode's context actions, then the future ones of the next episode, over again where it ends."""
+    future = []
+    for k in range(len(chosen.seeds)):
+        stranger = (k + 1) % len(chosen.seeds)
+        theirs = chosen.actions[stranger, chosen.context : int(chosen.groups[stranger]) * chosen.c]
+        wanted = chosen.actions.shape[1] - chosen.context
+        future.append(np.concatenate([theirs] * -(-wanted // len(theirs)))[:wanted])
+    return np.concatenate([chosen.actions[:, : chosen.context], np.stack(future)], axis=1)
+
+
+def roll_out(dreamer: Dreamer, chosen: EvaluationSet) -> Rollouts:
+    """Roll out the evaluation set, under its own actions and under those of others."""
+    context = chosen.context
+    seeds = [dreamer.noise_seed(seed) for seed in chosen.seeds]
+    futures = [chosen.actions[:, context:], foreign_actions(chosen)[:, context:]]
+    (generated, other), finite = dreamer.continue_(chosen.episodes, seeds, chosen.actions[:, :context], futures)
+    return Rollouts(
+        chosen.truth, dreamer.reconstruct(chosen.episodes, chosen.truth.shape[1] // chosen.c), generated, other,
+        chosen.actions, chosen.seeds, context, chosen.alive, finite,
+    )  # fmt: skip
