@@ -18,7 +18,7 @@ from torch import nn
 from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.config.fit import FitParams
 from oniris_core.config.reader import read_yaml
-from oniris_core.training.curves import Curves, dvclive_writer
+from oniris_core.training.curves import Curves, dvclive_writer, tensorboard_writer
 from oniris_core.training.distributed import Ranks
 from oniris_core.training.guards import SMOOTH, Guard
 from oniris_core.training.read_ahead import read_ahead
@@ -291,6 +291,16 @@ def test_live_curves_where_git_is_too_young(tmp_path: Path, monkeypatch: pytest.
     assert dvclive_writer(tmp_path / "live", said.append) == []
     assert len(said) == 1
     assert "no live curves" in said[0]
+
+
+def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        tensorboard_writer(tmp_path / "events")
+    monkeypatch.undo()
+    pytest.importorskip("tensorboard")
+    tensorboard_writer(tmp_path / "events")(5, {"loss": 0.5})
+    assert list((tmp_path / "events").glob("events.*"))
 
 
 def test_reading_ahead_gives_what_reading_gives() -> None:

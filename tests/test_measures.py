@@ -70,7 +70,7 @@ def chosen(store: EpisodeStore) -> EvaluationSet:
 @pytest.fixture(scope="module")
 def floors(store: EpisodeStore, chosen: EvaluationSet) -> list[np.ndarray]:
     """The truth again, the simulator with other noise twice over, and under other actions."""
-    simulator = Simulator.of(store, import_module=False)
+    simulator = Simulator.of(store, import_code=False)
     row, seeds = chosen.last_context_row, chosen.seeds.tolist()
     foreign = foreign_actions(chosen)[:, np.searchsorted(chosen.rows, np.arange(chosen.rows[-1] + 1))]
     plays = [Play(s, chosen.row_actions(k)) for k, s in enumerate(seeds)]
@@ -137,11 +137,12 @@ def test_the_truth_can_be_made_again_from_what_the_set_says(
     store: EpisodeStore, chosen: EvaluationSet, floors: list[np.ndarray]
 ) -> None:
     said = json.loads(json.dumps(chosen.to_json(store.attributes)))
-    env = make_env(said["env_id"], said["env_kwargs"], False)
     cadence = said["cadence"]
     for k in (0, 7):
+        env = make_env(said["env_id"], said["env_kwargs"], False)
         played = replay(
-            env, said["seeds"][k], np.array(said["actions"][k]), cadence["frame_skip"], (cadence["height"], cadence["width"])
+            env, said["seeds"][k], np.array(said["actions"][k]), cadence["frame_skip"], (cadence["height"], cadence["width"]),
+            cadence["resize"],
         )  # fmt: skip
         assert chosen.digest(k, chosen.frames_of(played)) == said["truth_sha256"][k]
     assert np.array_equal(floors[0][chosen.alive], chosen.truth[chosen.alive])

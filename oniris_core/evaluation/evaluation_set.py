@@ -65,10 +65,11 @@ class EvaluationSet:
     def to_json(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """What the set is and how it was recorded; `attributes` are those of the episode store."""
         params = attributes.get("params") or {}
-        cadence = ("frame_skip", "frames_per_action", "height", "width")
+        cadence = ("frame_skip", "frames_per_action", "height", "width", "resize")
         return {
             "env_id": attributes.get("env_id"),
             "env_kwargs": attributes.get("env_kwargs"),
+            "wrappers": params.get("wrappers"),
             "versions": attributes.get("versions"),
             "cadence": {name: params.get(name) for name in cadence},
             "context_rows": self.last_context_row + 1,
