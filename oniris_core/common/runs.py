@@ -46,9 +46,12 @@ def workspace(stage: str, out: Path, **inputs: object) -> Iterator[Path]:
     """
     per_output = runs_folder() / stage / hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
     with exclusive(per_output, str(out)):
+        for stray in per_output.glob("*.removed"):  # of a run that was killed while it removed it
+            shutil.rmtree(stray)
         folder = per_output / digest({"code": code_digest(), **inputs})[:16]
         folder.mkdir(exist_ok=True)
         yield folder
         for entry in per_output.iterdir():
             if entry.is_dir():
-                shutil.rmtree(entry)
+                # Renamed first: a part of such a folder must never be taken up.
+                shutil.rmtree(entry.rename(entry.with_name(entry.name + ".removed")))

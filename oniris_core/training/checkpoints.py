@@ -19,8 +19,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        for stray in folder.glob("step_*.partial"):  # of a run that was killed while it wrote
-            stray.unlink()
+        for file in folder.glob("step_*"):  # of a run that was killed while it wrote or removed one
+            if file.suffix == ".partial" or not file.with_suffix(".json").exists():
+                file.unlink()
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the state after `step` steps and forget all but the last two."""
