@@ -1,4 +1,4 @@
-"""Nothing lost: trainings killed at random moments, each of many times, end with the bytes of an undisturbed run."""
+"""Nothing lost: trainings that are killed at random moments end with the bytes of an undisturbed run."""
 
 import math
 import random
@@ -13,14 +13,14 @@ from tests.conftest import tree
 from tests.test_training import OUTPUT, report
 from tests.zygote import cpu_seconds, fork, linux_only, run_stage_as_process
 
-KILLS = 20
-MOMENTS = "before the first checkpoint", "between two checkpoints", "after the last checkpoint"
+KILLS, STEPS = 20, 50
+PHASES = "before the first checkpoint", "between two checkpoints", "after the last checkpoint"
 
 
-def moment(folder: Path) -> str:
-    """When a tiny run was killed, by what it left."""
+def phase(folder: Path) -> str:
+    """When a run was killed, by what it left."""
     steps = sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("runs/*/*/*/step_*.json"))
-    return MOMENTS[0 if not steps else 1 if steps[-1] < 6 else 2]
+    return PHASES[0 if not steps else 1 if steps[-1] < STEPS else 2]
 
 
 def strays(folder: Path) -> list[str]:
@@ -35,12 +35,13 @@ def strays(folder: Path) -> list[str]:
 @pytest.mark.parametrize("stage", ["train_vae", "train"])
 def test_killed_at_random_moments_and_rerun_gives_the_same_bytes(stage: str, pipeline: Path, tmp_path: Path) -> None:
     out, told, said = pipeline / OUTPUT[stage], pipeline / "reports" / stage, tmp_path / "said.txt"
-    moments, draw = Counter[str](), random.Random(stage)
+    options = ("--threads", "1", "--steps", str(STEPS))  # more than the preset has, so that some of the kills hit them
+    phases, draw = Counter[str](), random.Random(stage)
 
     def attempt(until: float) -> tuple[int | None, float]:
         for made in (out, told):  # as DVC does
             shutil.rmtree(made, ignore_errors=True)
-        process = fork(run_stage_as_process, pipeline, stage, ("--threads", "1"), said)
+        process = fork(run_stage_as_process, pipeline, stage, options, said)
         used = cpu_seconds(process, until)
         process.kill()
         process.join()
@@ -50,12 +51,14 @@ def test_killed_at_random_moments_and_rerun_gives_the_same_bytes(stage: str, pip
     assert code == 0, said.read_text()
     undisturbed = tree(out), report(told)
     code = None
-    while moments.total() < KILLS or code != 0:
-        code, _ = attempt(draw.uniform(0, length) if moments.total() < KILLS else math.inf)
+    while phases.total() < KILLS or code != 0:
+        # At random within each twentieth of its length, later and later: what is done is not done again.
+        moment = (phases.total() + draw.random()) / KILLS * length
+        code, _ = attempt(moment if phases.total() < KILLS else math.inf)
         if code == -signal.SIGKILL:
-            moments[moment(pipeline)] += 1
+            phases[phase(pipeline)] += 1
         else:
             assert code == 0, said.read_text()
             assert (tree(out), report(told)) == undisturbed
             assert strays(pipeline) == []
-    assert set(moments) == set(MOMENTS), moments
+    assert set(phases) == set(PHASES), phases

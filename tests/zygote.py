@@ -6,6 +6,7 @@ That one is the fork server of `multiprocessing`: it is started afresh, so it ha
 import contextlib
 import errno
 import importlib
+import io
 import itertools
 import multiprocessing
 import os
@@ -19,10 +20,13 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import psutil
 import pytest
 
 import oniris_core
+from oniris_core.evaluation.curves import curve_figure
 from tests.conftest import APPS, ROOT
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked, limited and watched as on Linux")
@@ -30,8 +34,11 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 for module in (
     *(found.name for found in pkgutil.walk_packages(oniris_core.__path__, "oniris_core.")),
     "dvclive.live", "matplotlib.backends.backend_agg", "imageio.v3", "imageio_ffmpeg", "torchmetrics.functional.image",
+    "torch._dynamo",  # the first optimizer imports it
 ):  # fmt: skip
     importlib.import_module(module)
+PIL.Image.init()
+curve_figure({"warm": np.arange(3.0)}).savefig(io.BytesIO())  # the first picture of a process takes seconds
 
 
 def fork(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:

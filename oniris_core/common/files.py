@@ -120,9 +120,7 @@ def _exchange(staged: Path, path: Path) -> bool:
     if sys.platform != "linux" or not path.is_dir() or path.is_symlink():
         return False
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    return bool(
-        rename and rename(_AT_FDCWD, os.fsencode(staged), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE) == 0
-    )
+    return bool(rename and rename(_AT_FDCWD, os.fsencode(staged), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE) == 0)
 
 
 def _describe(folder: Path) -> dict[str, dict[str, object]]:
