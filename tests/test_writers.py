@@ -178,11 +178,12 @@ class CollectedEpisode(File):
                   "height": 4, "width": 4, "random_share": 1.0, "heuristic_share": 0.0}  # fmt: skip
         collection._play(CollectParams.model_validate(values), state, 0, folder / "out")
 
-    def read(self, folder: Path) -> None:
+    def seen(self, folder: Path) -> dict[str, bytes]:
         file = collection.episode_file(folder / "out", 0)
         if not file.exists():
             raise UserError("missing")
         collection.load_episode(file)
+        return {"": file.read_bytes()}
 
 
 @functools.cache

@@ -92,8 +92,10 @@ def before_every_change(below: Path, act: Callable[[str], None]) -> None:
         elif event in CHANGES or event in REMOVALS or (event == "open" and arguments[2] & WRITES):
             path = arguments[0]
             # A path that is not absolute is one of a tree that is being removed: it starts at a folder that is open.
-            if not isinstance(path, int) and (not os.path.isabs(path) or below in Path(os.fsdecode(path)).parents):
-                act(event)
+            if not isinstance(path, int):
+                path = Path(os.fsdecode(path))
+                if not path.is_absolute() or below in path.parents:
+                    act(event)
 
     sys.addaudithook(hook)
 

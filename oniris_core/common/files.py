@@ -2,7 +2,8 @@
 
 An artefact is a folder. It is built beside its final path, its manifest (every file's size and SHA-256) is written last,
 and one rename, or one exchange with what it replaces, puts it in place. A killed writer leaves a `.partial` folder that
-no reader looks at and the next writer sweeps away. Readers compare the folder with its manifest before they use it, so damage is reported and never read.
+no reader looks at and the next writer sweeps away. Readers compare the folder with its manifest before they use it, so
+damage is reported and never read.
 """
 
 import contextlib

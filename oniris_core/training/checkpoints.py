@@ -43,6 +43,8 @@ class Checkpoints:
                 return file, load(data)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 say(f"checkpoint {file} is damaged ({error}); trying the one before")
+        if self._steps():
+            say(f"no checkpoint in {self._folder} is whole; starting from the beginning")
         return None
 
     def _sweep(self) -> None:
