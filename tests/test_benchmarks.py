@@ -92,10 +92,11 @@ def test_kill_campaign(forgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["--kills", "2", "--kills-each", "1"])
     assert result.exit_code == int(forgets), result.output
     rows = [re.findall(r"[^| ]+", line) for line in result.output.splitlines() if line.startswith("|")]
-    counts = {row[0]: row[1:] for row in rows[2:]}
-    # Of each kind one pipeline: killed once, completed, with other bytes or not, nothing stuck or left behind.
-    assert counts["1"] == ["1", "1", "0", "0", "1", str(int(forgets)), "0", "0", "0", "0"]
-    assert counts["2"] == ["1", "0", "1", "0", "1", str(int(forgets)), "0", "0", "0", "0"]
+    counts = {name: int(rows[2][i]) + int(rows[3][i]) for i, name in enumerate(rows[0])}
+    assert counts["dvc"] + counts["stage"] + counts["rank"] == 2
+    assert counts["pipelines"] == counts["completed"] >= 2  # a run may come to its end before it is killed
+    assert counts["different"] == 2 * forgets
+    assert counts["stuck"] == counts["orphans"] == counts["strays"] == 0
 
 
 def test_attention_on_masked_blocks_would_be_counted(params_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,8 @@ def before_every_change(below: Path, act: Callable[[str], None]) -> None:
             # A path that is not absolute is one of a tree that is being removed: it starts at a folder that is open.
             if not isinstance(path, int):
                 path = Path(os.fsdecode(path))
-                if not path.is_absolute() or below in path.parents:
+                within = not path.is_absolute() or below in path.parents
+                if within and not (event == "os.mkdir" and path.is_dir()):
                     act(event)
 
     sys.addaudithook(hook)
