@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ from tests.conftest import APPS, ROOT, Run, tree
 STAGES = ("collect", "train_vae", "encode", "train", "render")
 
 
-def one_error(result: Result, pattern: str) -> None:
+def one_error(result: Result, pattern: str, exit_code: int = 2) -> None:
     errors = [line for line in result.output.splitlines() if line.startswith("oniris: error: ")]
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == exit_code, result.output
     assert len(errors) == 1, result.output
     assert "Traceback" not in result.output
     assert re.search(pattern, errors[0]), errors[0]
@@ -130,6 +131,13 @@ def test_numbers_that_dvc_writes_as_strings_are_numbers() -> None:
     values = read_yaml(ROOT / "params.yaml")["train"]
     assert build(TrainParams, "train", {**values, "lr": "3e-05"}, "x").lr == 3e-05
     assert build(TrainParams, "train", {**values, "lr": 1}, "x").lr == 1.0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_place_for_unfinished_work_that_cannot_be_written(stage: str, pipeline: Path, run: Run) -> None:
+    shutil.rmtree(pipeline / "runs")
+    (pipeline / "runs").write_text("")
+    one_error(run(pipeline, stage), rf"cannot write runs/{stage}/\w+: Not a directory; .*ONIRIS_RUNS")
 
 
 def test_outputs_that_cannot_be_written(params_only: Path, run: Run) -> None:
@@ -276,22 +284,20 @@ def test_damaged_or_unfit_artefacts(damage: str, pipeline: Path, run: Run) -> No
     assert tree(pipeline, "runs") == before
 
 
-def test_a_second_process_on_the_same_output_is_refused(pipeline: Path, run: Run) -> None:
-    from oniris_core.common.runs import workspace
-
-    code = ("import sys\nfrom pathlib import Path\nfrom oniris_core.common.runs import workspace\n"
-            "with workspace('encode', Path('data/latents.zarr')):\n  print('held', flush=True); sys.stdin.read()")  # fmt: skip
+@pytest.mark.parametrize(("stage", "out"), [("encode", "data/latents.zarr"), ("train", "models/world")])
+def test_a_second_process_on_the_same_output_is_refused(stage: str, out: str, pipeline: Path, run: Run) -> None:
     import os
 
+    code = ("import sys\nfrom pathlib import Path\nfrom oniris_core.common.runs import workspace\n"
+            f"with workspace({stage!r}, Path({out!r})):\n  print('held', flush=True); sys.stdin.read()")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], cwd=pipeline, env=environment, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True) as holder:  # fmt: skip
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        one_error(run(pipeline, "encode"), rf"process {holder.pid} is already writing data/latents.zarr")
+        one_error(run(pipeline, stage), rf"process {holder.pid} is already writing {out}; wait for it")
         holder.communicate("")
-    assert workspace  # the lock went with its holder
-    assert run(pipeline, "encode").exit_code == 0
+    assert run(pipeline, stage).exit_code == 0  # the lock went with its holder
 
 
 def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: Run) -> None:

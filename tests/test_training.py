@@ -89,7 +89,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
 @pytest.mark.pipeline
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_process_goes_on_from_its_checkpoint(number: int, exit_code: int, pipeline: Path) -> None:
-    options = ("--steps", "60", "--checkpoint-every", "10", "--threads", "2")
+    options = ("--steps", "60", "--checkpoint-every", "10", "--threads", "1")
     undisturbed = start(pipeline, "train", *options, "--out", "a", "--report", "ra")
     assert undisturbed.communicate()[1]
     assert undisturbed.returncode == 0

@@ -1,15 +1,19 @@
 """Files that are either whole or absent: atomic writes, staged folders and their SHA-256 manifests.
 
 An artefact is a folder. It is built beside its final path, its manifest (every file's size and SHA-256) is written last,
-and one rename puts it in place. A killed writer leaves a `.partial` folder that no reader looks at and the next writer
-sweeps away. Readers compare the folder with its manifest before they use it, so damage is reported and never read.
+and one rename, or one exchange with what it replaces, puts it in place. A killed writer leaves a `.partial` folder that
+no reader looks at and the next writer sweeps away. Readers compare the folder with its manifest before they use it, so
+damage is reported and never read.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,8 @@ from oniris_core.common.errors import OnirisError, UserError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sha256_file(path: Path) -> str:
@@ -55,8 +61,9 @@ def atomic_write(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)  # on a full disk it would be in the way of everything else
+        error.filename = error.filename or str(path)  # a failed write does not say itself where
         raise
     _fsync(path.parent)
 
@@ -72,9 +79,7 @@ def refuse_unwritable(path: Path) -> None:
         raise UserError(f"cannot write {path}: that folder was not made by Oniris; remove it or choose another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.parent / f".{path.name}.probe"
-        probe.touch()
-        probe.unlink(missing_ok=True)  # the ranks of a training try at the same time
+        tempfile.TemporaryFile(dir=path.parent).close()  # on Linux it has no name: a kill leaves nothing behind
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another output path") from None
 
@@ -95,9 +100,10 @@ def staged_folder(path: Path, kind: str) -> Iterator[Path]:
             _fsync(file)
         manifest = {"oniris": kind, "schema": SCHEMA, "files": _describe(partial)}
         atomic_write(partial / MANIFEST, to_json(manifest).encode())
-        if path.exists():
-            path.replace(replaced)
-        partial.replace(path)
+        if not _exchange(partial, path):
+            if path.exists():
+                path.replace(replaced)
+            partial.replace(path)
         _fsync(path.parent)
     except OSError as error:
         raise OnirisError(
@@ -106,6 +112,17 @@ def staged_folder(path: Path, kind: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _exchange(staged: Path, path: Path) -> bool:
+    """Swap two folders at once, so that a kill leaves one or the other under `path`.
+
+    False where there is nothing to swap with, or the system cannot: then there is a moment without either.
+    """
+    if sys.platform != "linux" or not path.is_dir() or path.is_symlink():
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return bool(rename and rename(_AT_FDCWD, os.fsencode(staged), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE) == 0)
 
 
 def _describe(folder: Path) -> dict[str, dict[str, object]]:

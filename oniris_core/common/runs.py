@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from oniris_core.common.errors import UserError
 from oniris_core.common.files import digest, sha256_file
 from oniris_core.common.process import exclusive
 from oniris_core.common.remote import Location
@@ -43,13 +44,21 @@ def workspace(stage: str, out: Location, **inputs: object) -> Iterator[Path]:
         inputs: everything besides the code that the result depends on, as JSON values.
 
     Raises:
-        UserError: another process is making the same output.
+        UserError: another process is making the same output, or no folder can be made here.
     """
     per_output = runs_folder() / stage / hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
+    try:
+        per_output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot write {per_output}: {error.strerror}; the variable ONIRIS_RUNS may name another place for it"
+        raise UserError(message) from None
     with exclusive(per_output, str(out)):
+        for stray in per_output.glob("*.removed"):  # of a run that was killed while it removed it
+            shutil.rmtree(stray)
         folder = per_output / digest({"code": code_digest(), **inputs})[:16]
         folder.mkdir(exist_ok=True)
         yield folder
         for entry in per_output.iterdir():
             if entry.is_dir():
-                shutil.rmtree(entry)
+                # Renamed first: a part of such a folder must never be taken up.
+                shutil.rmtree(entry.rename(entry.with_name(entry.name + ".removed")))

@@ -19,8 +19,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        for stray in folder.glob("step_*.partial"):  # of a run that was killed while it wrote
-            stray.unlink()
+        self._sweep()
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the state after `step` steps and forget all but the last two."""
@@ -28,9 +27,7 @@ class Checkpoints:
         path = self._folder / f"step_{step:09d}.safetensors"
         atomic_write(path, data)
         atomic_write(path.with_suffix(".json"), to_json({"step": step, "sha256": _sha256(data)}).encode())
-        for old in self._steps()[:-KEPT]:
-            old.unlink()
-            old.with_suffix(".safetensors").unlink(missing_ok=True)
+        self._sweep()
 
     def load_last(self, say: Callable[[str], None]) -> tuple[Path, dict[str, Tensor]] | None:
         """The newest checkpoint that is whole: its file and its tensors. A damaged one is named through `say`.
@@ -46,7 +43,17 @@ class Checkpoints:
                 return file, load(data)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 say(f"checkpoint {file} is damaged ({error}); trying the one before")
+        if self._steps():
+            say(f"no checkpoint in {self._folder} is whole; starting from the beginning")
         return None
+
+    def _sweep(self) -> None:
+        for old in self._steps()[:-KEPT]:
+            old.unlink()
+        for file in self._folder.glob("step_*"):
+            # Of one of these, or of a run that was killed while it wrote or swept.
+            if file.suffix == ".partial" or not file.with_suffix(".json").exists():
+                file.unlink()
 
     def _steps(self) -> list[Path]:
         return sorted(self._folder.glob("step_*.json"))

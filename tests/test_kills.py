@@ -1,0 +1,64 @@
+"""Nothing lost: trainings that are killed at random moments end with the bytes of an undisturbed run."""
+
+import math
+import random
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import tree
+from tests.test_training import OUTPUT, report
+from tests.zygote import cpu_seconds, fork, linux_only, run_stage_as_process
+
+KILLS, STEPS = 20, 50
+PHASES = "before the first checkpoint", "between two checkpoints", "after the last checkpoint"
+
+
+def phase(folder: Path) -> str:
+    """When a run was killed, by what it left."""
+    steps = sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("runs/*/*/*/step_*.json"))
+    return PHASES[0 if not steps else 1 if steps[-1] < STEPS else 2]
+
+
+def strays(folder: Path) -> list[str]:
+    """Whatever a finished run should not have left."""
+    left = [p for p in folder.rglob("*") if p.suffix in (".partial", ".replaced", ".removed")]
+    left += [p for p in (folder / "runs").rglob("*") if p.is_file() and p.name != "lock"]
+    return sorted(str(p.relative_to(folder)) for p in left)
+
+
+@linux_only
+@pytest.mark.pipeline
+@pytest.mark.parametrize("stage", ["train_vae", "train"])
+def test_killed_at_random_moments_and_rerun_gives_the_same_bytes(stage: str, pipeline: Path, tmp_path: Path) -> None:
+    out, told, said = pipeline / OUTPUT[stage], pipeline / "reports" / stage, tmp_path / "said.txt"
+    options = ("--threads", "1", "--steps", str(STEPS))  # more than the preset has, so that some of the kills hit them
+    phases, draw = Counter[str](), random.Random(stage)
+
+    def attempt(until: float) -> tuple[int | None, float]:
+        for made in (out, told):  # as DVC does
+            shutil.rmtree(made, ignore_errors=True)
+        process = fork(run_stage_as_process, pipeline, stage, options, said)
+        used = cpu_seconds(process, until)
+        process.kill()
+        process.join()
+        return process.exitcode, used
+
+    code, length = attempt(math.inf)
+    assert code == 0, said.read_text()
+    undisturbed = tree(out), report(told)
+    code = None
+    while phases.total() < KILLS or code != 0:
+        # At random within each twentieth of its length, later and later: what is done is not done again.
+        moment = (phases.total() + draw.random()) / KILLS * length
+        code, _ = attempt(moment if phases.total() < KILLS else math.inf)
+        if code == -signal.SIGKILL:
+            phases[phase(pipeline)] += 1
+        else:
+            assert code == 0, said.read_text()
+            assert (tree(out), report(told)) == undisturbed
+            assert strays(pipeline) == []
+    assert set(phases) == set(PHASES), phases
