@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from oniris_core.config.collect import CollectParams
 from oniris_core.config.reader import build, read_yaml
+from oniris_core.config.train import TrainParams
 from stages import collect, encode, preset, render, train, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,11 @@ hypothesis.settings.load_profile("same")
 def collect_params(**values: object) -> CollectParams:
     """The parameters of `collect` in params.yaml with some values in place of theirs."""
     return build(CollectParams, "collect", {**read_yaml(ROOT / "params.yaml")["collect"], **values}, "test")
+
+
+def train_params(**values: object) -> TrainParams:
+    """The parameters of `train` in params.yaml with some values in place of theirs."""
+    return build(TrainParams, "train", {**read_yaml(ROOT / "params.yaml")["train"], **values}, "test")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from oniris_core.common.process import StopRequest
-from oniris_core.config.train import TrainParams
 from oniris_core.data.actions import action_spec
 from oniris_core.data.clips import HELD_OUT, TRAIN
 from oniris_core.data.groups import group_count, group_rows
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStore, open_latents, write_latents
 from oniris_core.data.rollouts import play_episode
-from oniris_core.training.fit import fit
+from oniris_core.training.distributed import Ranks
+from oniris_core.training.fit import Run, fit
 from oniris_core.training.world import WorldTrainer, denoiser_config
 from oniris_core.world.context import Parallel
 from oniris_core.world.denoiser import Denoiser
-from tests.conftest import collect_params, one_thread
+from tests.conftest import collect_params, one_thread, train_params
 
 WIDTH, GROUP, CLIP, STEPS = 8, 2, 4, 100
 
@@ -32,7 +32,7 @@ COLLECT = collect_params(
     env_id="Slider", episodes=40, max_frames=25, height=1, width=WIDTH, frame_skip=1, frames_per_action=1, random_share=1.0,
     heuristic_share=0.0,
 )  # fmt: skip
-TRAINING = TrainParams(
+TRAINING = train_params(
     channels=16, channel_mult=(1,), blocks=1, video_attention=(True,), frame_attention=(False,), head_channels=8,
     window=8, gate_start=0.3, precondition="past", steps=STEPS, batch=32, clip_latents=CLIP, lr=0.05, warmup_steps=10,
     lr_ref_steps=200, p_mean=1.0, p_std=1.2, context_noise=0.05, frame_only_share=0.0, action_drop_share=0.0,
@@ -83,9 +83,10 @@ def trained(store: LatentStore, seed: int, folder: Path) -> Denoiser:
     clips = LatentClips(store, TRAIN, CLIP, "the test")
     config = denoiser_config(TRAINING, store)
     trainer = WorldTrainer(TRAINING, config, clips, seed, torch.device("cpu"), folder)
-    fit(trainer, name="slider", steps=STEPS, checkpoint_every=STEPS, clip_norm=None, folder=folder, stop=StopRequest(),
-        say=print)  # fmt: skip
-    return trainer.emas[0].model
+    fit(trainer, TRAINING, Run("slider", folder, Ranks(), StopRequest(), print))
+    denoiser = trainer.state.emas[0].model
+    assert isinstance(denoiser, Denoiser)
+    return denoiser
 
 
 @torch.no_grad()
