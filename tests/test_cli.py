@@ -241,11 +241,11 @@ class Damage:
 
     @staticmethod
     def horizon_too_long(folder: Path) -> tuple[str, list[str], str]:
-        return "render", ["--horizon", "400"], r"need \d+ latent frames, but the longest held-out episode has"
+        return "render", ["--horizon", "400"], r"render.horizon = 400 is longer than every held-out episode"
 
     @staticmethod
     def too_few_episodes(folder: Path) -> tuple[str, list[str], str]:
-        return "render", ["--episodes", "50"], r"asks for 50 held-out episodes, but only 1 ha"
+        return "render", ["--episodes", "50"], r"asks for 50 held-out episodes, but only 1 are longer"
 
     @staticmethod
     def ragged_horizon(folder: Path) -> tuple[str, list[str], str]:
