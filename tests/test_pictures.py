@@ -215,8 +215,9 @@ def rollouts() -> Rollouts:
 
 METRICS = {
     "episodes": 2, "rollout/psnr@4": 30.123, "copy_last/psnr@4": 20.5, "rollout/skill@4": 0.5, "rollout/skill@4_low": 0.41,
-    "rollout/skill@4_high": 0.62, "floor/skill@4": 1.0, "control/accuracy": 0.875, "control/accuracy_low": 0.8,
-    "control/accuracy_high": 0.9, "drift/finite": True,
+    "rollout/skill@4_high": 0.62, "floor/skill@4": 1.0, "control/action_accuracy_truth": 0.99,
+    "control/action_accuracy": 0.875, "control/action_accuracy_low": 0.8, "control/action_accuracy_high": 0.9,
+    "drift/finite": True,
 }  # fmt: skip
 
 
@@ -301,7 +302,7 @@ def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_page_starts_with_the_headline_figures_and_gives_intervals() -> None:
     text = " ".join(" ".join(Page(page("t", METRICS, [], [])).text).split())
-    assert text.index("skill at +4") < text.index("control: accuracy") < text.index("Measures")
+    assert text.index("skill at +4") < text.index("control: action accuracy 0.875") < text.index("Measures")
     assert "0.5 (0.41 to 0.62)" in text
     assert "0.875 (0.8 to 0.9)" in text
     assert "_low" not in text

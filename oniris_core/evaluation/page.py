@@ -12,7 +12,13 @@ from jinja2 import Environment, StrictUndefined
 PAGE_BYTES = 25_000_000
 """More than this, and a page is no longer opened on a phone or sent in a letter."""
 
-HEADLINES = ("skill", "found", "position", "control", "drift")
+HEADLINES = (
+    "rollout/skill", "rollout/found", "rollout/position_px", "rollout/psnr", "control/action_accuracy", "control/action_r2",
+    "diversity/ratio", "drift/one_object", "drift/still_iou", "drift/finite",
+)  # fmt: skip
+"""What is shown before all else, of what was measured; by horizon where there is a horizon."""
+FIRST = ("skill", "found", "position", "control", "drift")
+"""Words of the measures whose tables and lines come first."""
 CANDIDATES = {
     "rollout": "generated",
     "floor": "simulator, its noise redrawn",
@@ -96,13 +102,12 @@ def page(
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, value, interval) of one figure for each of HEADLINES that was measured: of the model, at the middle horizon."""
+    """(name, value, interval) of each of HEADLINES that was measured, at the middle one of its horizons."""
     cards = []
-    for word in HEADLINES:
-        names = [name for name in _figures(metrics) if word in name and _candidate(name) not in list(CANDIDATES)[1:]]
+    for measure in HEADLINES:
+        names = [name for name in _figures(metrics) if name.partition("@")[0] == measure]
         if names:
-            same = [name for name in names if name.partition("@")[0] == names[0].partition("@")[0]]
-            name = same[(len(same) - 1) // 2]
+            name = names[(len(names) - 1) // 2]
             cards.append((_words(name.removeprefix("rollout/")), _number(metrics[name]), _interval(metrics, name)))
     return cards
 
@@ -148,12 +153,8 @@ def _parts(name: str) -> tuple[str, str, int] | None:
     return (found[1], found[2], int(found[3])) if found else None
 
 
-def _candidate(name: str) -> str:
-    return name.partition("/")[0]
-
-
 def _rank(name: str) -> int:
-    return next((i for i, word in enumerate(HEADLINES) if word in name), len(HEADLINES))
+    return next((i for i, word in enumerate(FIRST) if word in name), len(FIRST))
 
 
 def _words(name: str) -> str:

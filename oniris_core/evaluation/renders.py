@@ -177,7 +177,8 @@ def _videos(
             "where the context ends", False,
         )  # fmt: skip
     if len(futures.samples):
-        by_action = dict(zip(futures.names, futures.by_action[0], strict=True))
+        known = legend is not None and len(legend.names) == len(futures.names)
+        by_action = dict(zip(legend.names if legend and known else futures.names, futures.by_action[0], strict=True))
         yield (
             "by_action.mp4", under_each_action(by_action, context, legend, upscale), "One context under each action",
             f"The same context continued under each constant action: {', '.join(by_action)}", True,
