@@ -4,6 +4,7 @@ import math
 import random
 import shutil
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -38,27 +39,35 @@ def test_killed_at_random_moments_and_rerun_gives_the_same_bytes(stage: str, pip
     options = ("--threads", "1", "--steps", str(STEPS))  # more than the preset has, so that some of the kills hit them
     phases, draw = Counter[str](), random.Random(stage)
 
-    def attempt(until: float) -> tuple[int | None, float]:
+    def attempt(until: float, wanted: str | None = None) -> tuple[int | None, float]:
+        """Run, and kill after so many seconds of its own time, or when its checkpoints say that it is in a phase."""
         for made in (out, told):  # as DVC does
             shutil.rmtree(made, ignore_errors=True)
         process = fork(run_stage_as_process, pipeline, stage, options, said)
-        used = cpu_seconds(process, until)
+        used = 0.0 if wanted else cpu_seconds(process, until)
+        while wanted and process.is_alive() and phase(pipeline) != wanted:
+            time.sleep(0.002)
         process.kill()
         process.join()
+        if process.exitcode == -signal.SIGKILL:
+            phases[phase(pipeline)] += 1
+        else:
+            assert process.exitcode == 0, said.read_text()
         return process.exitcode, used
 
     code, length = attempt(math.inf)
-    assert code == 0, said.read_text()
     undisturbed = tree(out), report(told)
     code = None
     while phases.total() < KILLS or code != 0:
         # At random within each twentieth of its length, later and later: what is done is not done again.
         moment = (phases.total() + draw.random()) / KILLS * length
         code, _ = attempt(moment if phases.total() < KILLS else math.inf)
-        if code == -signal.SIGKILL:
-            phases[phase(pipeline)] += 1
-        else:
-            assert code == 0, said.read_text()
+        if code == 0:
             assert (tree(out), report(told)) == undisturbed
             assert strays(pipeline) == []
+    for wanted in PHASES[1:]:  # where chance may not have led
+        assert attempt(math.inf, wanted)[0] == -signal.SIGKILL
+    assert attempt(math.inf)[0] == 0
+    assert (tree(out), report(told)) == undisturbed
+    assert strays(pipeline) == []
     assert set(phases) == set(PHASES), phases
