@@ -26,7 +26,7 @@ from oniris_core.data.groups import group_count, group_rows, read_groups
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
 from oniris_core.data.rollouts import episode_seed, held_out, play_episode
-from oniris_core.data.zarrs import ROWS_PER_SHARD, RowWriter, add_rows, create
+from oniris_core.data.zarrs import ROWS_PER_SHARD, RowWriter, add_rows
 from oniris_core.vae.store import load_vae, save_vae
 from tests.conftest import Run, collect_params, start, tree
 
@@ -195,7 +195,7 @@ def test_held_out_episodes() -> None:
 @pytest.mark.parametrize("rows", [1, ROWS_PER_SHARD - 1, ROWS_PER_SHARD, 2 * ROWS_PER_SHARD + 5])
 def test_rows_come_back_whatever_the_pieces(rows: int, tmp_path: Path) -> None:
     values = np.arange(rows * 6, dtype=np.uint8).reshape(rows, 2, 3)
-    writer = RowWriter(add_rows(create(tmp_path / "z"), "x", values.shape, np.uint8))
+    writer = RowWriter(add_rows(zarr.open_group(tmp_path / "z", mode="w-"), "x", values.shape, np.uint8))
     for piece in np.array_split(values, 7):
         writer.append(piece)
     writer.close()

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.common.remote import Location, staged_at
+from oniris_core.common.remote import Location
 from oniris_core.data.actions import ActionSpec
 from oniris_core.data.episode import ROW_ARRAYS, Episode
-from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, create, finish, open_store, preload, read
+from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, finish, new_store, open_store, preload, read
 
 KIND = "episodes"
 
@@ -72,8 +72,7 @@ def write_episodes(
         split: uint8 [E].
         attributes: recorded as they are, JSON values; `complete` is added last.
     """
-    with staged_at(out, KIND) as folder:
-        group = create(folder)
+    with new_store(out, KIND) as group:
         small: dict[str, list[np.ndarray]] = {name: [] for name in ROW_ARRAYS[1:]}
         writer, ends, seeds, end = None, list[int](), list[int](), 0
         for episode in episodes:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.common.remote import Location, staged_at
+from oniris_core.common.remote import Location
 from oniris_core.data.actions import ActionSpec
-from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, create, finish, open_store, preload, read
+from oniris_core.data.zarrs import RowWriter, add_rows, add_small, array, finish, new_store, open_store, preload, read
 
 KIND = "latents"
 
@@ -120,8 +120,8 @@ def write_latents(
     Returns:
         The statistics, which stand in the store's attributes too.
     """
-    with staged_at(out, KIND) as folder:
-        group, writer, actions, statistics = create(folder), None, [], None
+    with new_store(out, KIND) as group:
+        writer, actions, statistics = None, [], None
         for is_held_out, (latents, episode_actions) in zip(split, episodes, strict=True):
             if writer is None or statistics is None:
                 writer = RowWriter(add_rows(group, "data/latents", (int(ends[-1]), *latents.shape[1:]), np.float16))

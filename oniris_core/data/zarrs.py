@@ -1,6 +1,9 @@
 """The one way Oniris lays out arrays in Zarr: few files, checksummed chunks, small arrays in one piece."""
 
+import asyncio
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,12 @@ import zarr
 import zarr.errors
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, MemoryStore
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import open_artefact
-from oniris_core.common.remote import Location, open_artefact_at
+from oniris_core.common.remote import Location, open_artefact_at, staged_at
 
 ROWS_PER_CHUNK = 16
 ROWS_PER_SHARD = 1024
@@ -21,9 +25,20 @@ PRELOAD_BYTES = 4 * 2**30
 """Arrays up to this size are read into memory at once, which is over forty times faster to sample from."""
 
 
-def create(folder: Path) -> zarr.Group:
-    """A new, empty group."""
-    return zarr.open_group(folder, mode="w-", zarr_format=3)
+@contextlib.contextmanager
+def new_store(out: Location, kind: str) -> Iterator[zarr.Group]:
+    """Yield an empty group to fill; on success it is put in place of `out`, on any exception removed."""
+    with staged_at(out, kind) as folder:
+        try:
+            yield zarr.open_group(folder, mode="w-", zarr_format=3)
+        except BaseException:
+            sync(_all_done())  # the first write that fails is told at once: the others would write into what is removed
+            raise
+
+
+async def _all_done() -> None:
+    """Wait for everything else that Zarr's event loop has begun."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
 
 def add_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> zarr.Array:
