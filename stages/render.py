@@ -36,6 +36,8 @@ def app(
         raise UserError(f"{latent_store} was not made from {episode_store}: run `dvc repro encode` to make it again")
 
     # From here on torch is needed; all that can be refused without it has been.
+    from dataclasses import replace
+
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import Meter, meter
@@ -52,10 +54,16 @@ def app(
     params = settings.own
     device = pick_device(settings.common.device, settings.common.threads)
     vae_model, vae_identity = load_vae(vae, device)
-    model = load_world(world, params.ema_width, device)
+    model = load_world(world, params.ema_width, device, params.autoguidance_share)
+    if params.autoguidance != 1 and model.early is None:
+        raise UserError(
+            f"render.autoguidance = {params.autoguidance:g} needs the model of early training, but {world} has no snapshots: "
+            "set it to 1, or train with train.ema_snapshots above 0"
+        )
     for path, identity in ((latent_store, latents.vae_identity), (world, model.vae_identity)):
         if identity != vae_identity:
             raise UserError(f"{path} belongs to VAE {identity[:12]}, but {vae} is {vae_identity[:12]}: run `dvc repro`")
+    latents = replace(latents, mean=model.mean, std=model.std)  # also where the store is not the one it was trained on
     c = vae_model.config.group
     if params.horizon % c:
         raise UserError(f"render.horizon = {params.horizon} must be a multiple of the time compression {c}")
@@ -69,7 +77,8 @@ def app(
             shown[-1].advance(count)
 
         dreamer = Dreamer(
-            model.denoiser, vae_model, latents, Sampler.of(params), device, params.batch, seed + params.seed_offset, tick
+            model.denoiser, vae_model, latents, Sampler.of(params), device, params.batch, seed + params.seed_offset, tick,
+            model.early,
         )  # fmt: skip
         found = evaluate(
             params, chosen, frames, frames.states, dreamer, reader_for(frames.attributes.get("env_id")),

@@ -90,7 +90,9 @@ def dream(batch: slice, sampler: Sampler = SAMPLER, precondition: str = "past", 
     denoiser = make(precondition=precondition)
     x, _, actions, has_action = data(B=3, T=6)
     x, actions, has_action = x[batch, 0], actions[batch], has_action[batch]
-    past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler)
+    past = prefill(
+        denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler, make(seed=1, precondition=precondition)
+    )
     seeds = list(range(100, 103))[batch]
     return torch.stack(list(generate(denoiser, past, actions[:, 2 : 2 + frames].unbind(1), sampler, seeds)), dim=1)
 
@@ -105,31 +107,45 @@ def test_rollouts_do_not_depend_on_their_neighbours(precondition: str) -> None:
     assert not torch.allclose(together[0], together[1])
 
 
-def test_guidance_of_both_kinds_is_the_stated_mixture() -> None:
+def test_guidance_of_every_kind_is_the_stated_mixture() -> None:
     """One first-order step, so that the result is D itself."""
-    denoiser, (x, _, actions, has_action) = make(), data(B=2, T=3)
-    x, weights = x[:, 0], {}
-    for g, a in ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (1.5, 3.0)):
-        sampler = replace(SAMPLER, steps=1, guidance=g, action_guidance=a)
-        past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler)
-        (weights[g, a],) = generate(denoiser, past, [actions[:, 2]], sampler, [0, 1])
-    full, frame_only, without = weights[1, 1], weights[0, 1], weights[1, 0]
-    for one, other in itertools.combinations((full, frame_only, without), 2):
+    denoiser, early, (x, _, actions, has_action) = make(), make(seed=1), data(B=2, T=3)
+    x, made = x[:, 0], {}
+    for weights in ((1.0, 1.0, 1.0), (0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0), (1.5, 3.0, 2.0)):
+        g, a, e = weights
+        sampler = replace(SAMPLER, steps=1, guidance=g, action_guidance=a, autoguidance=e)
+        past = prefill(denoiser, x[:, :2], actions[:, :2], has_action[:, :2], sampler, early)
+        (made[weights],) = generate(denoiser, past, [actions[:, 2]], sampler, [0, 1])
+    full, frame_only, without, earlier = made[1, 1, 1], made[0, 1, 1], made[1, 0, 1], made[1, 1, 0]
+    for one, other in itertools.combinations((full, frame_only, without, earlier), 2):
         assert (one - other).abs().max() > 1e-3
-    expected = torch.lerp(frame_only, torch.lerp(without, full, 3.0), 1.5)
-    torch.testing.assert_close(weights[1.5, 3], expected, atol=1e-5, rtol=0)
+    expected = torch.lerp(frame_only, torch.lerp(without, torch.lerp(earlier, full, 2.0), 3.0), 1.5)
+    torch.testing.assert_close(made[1.5, 3, 2], expected, atol=1e-5, rtol=0)
+
+
+def test_autoguidance_has_a_past_of_its_own() -> None:
+    """With 0 the rollout is the early model's, also after frames of its own making."""
+    x, _, actions, has_action = data(B=1, T=5)
+    sampler, early = replace(SAMPLER, autoguidance=0.0), make(seed=1)
+
+    def go(denoiser: Denoiser, sampler: Sampler) -> torch.Tensor:
+        past = prefill(denoiser, x[:, 0, :2], actions[:, :2], has_action[:, :2], sampler, early)
+        return torch.stack(list(generate(denoiser, past, actions[:, 2:].unbind(1), sampler, [3])))
+
+    torch.testing.assert_close(go(make(), sampler), go(early, SAMPLER), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(go(make(), SAMPLER), go(early, SAMPLER))
 
 
 def test_guidance_costs_nothing_when_off_and_one_pass_each_when_on() -> None:
     passes = {}
-    for g, a in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (2.0, 2.0)):
+    for g, a, e in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2)):
         with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
-            dream(slice(0, 1), replace(SAMPLER, guidance=g, action_guidance=a), frames=1)
-        passes[g, a] = forward.call_count
+            dream(slice(0, 1), replace(SAMPLER, guidance=g, action_guidance=a, autoguidance=e), frames=1)
+        passes[g, a, e] = forward.call_count
     evaluations = 2 * SAMPLER.steps - 1  # Heun's, for one frame; prefill and commit come once per cache
     assert passes == {
-        (1, 1): evaluations + 2, (2, 1): 2 * evaluations + 2,
-        (1, 2): 2 * evaluations + 4, (2, 2): 3 * evaluations + 4,
+        (1, 1, 1): evaluations + 2, (2, 1, 1): 2 * evaluations + 2,
+        (1, 2, 1): 2 * evaluations + 4, (1, 1, 2): 2 * evaluations + 4, (2, 2, 2): 4 * evaluations + 6,
     }  # fmt: skip
 
 
@@ -190,6 +206,11 @@ def test_what_a_rollout_refuses() -> None:
         next(generate(denoiser, past, [actions[:, 0]], SAMPLER, [0, 1, 2]))
     with pytest.raises(ValueError, match="prefill with the same sampler"):
         next(generate(denoiser, past, [actions[:, 0]], replace(SAMPLER, action_guidance=2.0), [0, 1]))
+    guided = replace(SAMPLER, autoguidance=2.0)
+    with pytest.raises(ValueError, match="autoguidance needs a past of the early model"):
+        next(generate(denoiser, past, [actions[:, 0]], guided, [0, 1]))
+    with pytest.raises(ValueError, match="autoguidance needs the model of early training"):
+        prefill(denoiser, x[:, 0], actions, has_action, guided)
     with pytest.raises(ValueError, match=r"actions of shape \[2, 1, 4\]"):
         next(generate(denoiser, past, [actions[:, 0, :4]], SAMPLER, [0, 1]))
     with pytest.raises(ValueError, match=r"latents must be finite: latents of shape \[2, 1, 2, 3, 4, 4\]"):
@@ -224,7 +245,7 @@ def test_frames_to_frames_is_the_rollout_of_latents(played, tiny_pipeline: Path)
     z = (codec.vae.encode(torch.from_numpy(frames[:, rows]))[0] - mean) / std
     features = torch.from_numpy(model.action_spec.encode(actions[rows, 0])).reshape(1, 5, -1)
     there = torch.arange(5)[None] > 0
-    past = prefill(model.denoiser, z[:, :3], features[:, :3], there[:, :3], how)
+    past = prefill(model.denoiser, z[:, :3], features[:, :3], there[:, :3], how, model.early)
     new = list(generate(model.denoiser, past, features[:, 3:].unbind(1), how, [3 * 2**32]))
     whole = codec.vae.decode(torch.cat([z[:, :3], torch.stack(new, dim=1)], dim=1) * std + mean)[0]
     difference = np.concatenate(made, axis=1).astype(int) - whole[:, 12:].numpy()

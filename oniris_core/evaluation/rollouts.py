@@ -65,6 +65,7 @@ class Dreamer:
         batch: rollouts side by side at most.
         seed: of the noise, together with a rollout's own; a rollout does not depend on who else is in the batch.
         tick: called with their number after each latent frame of a batch of rollouts.
+        early: the model as it was early in its training, for autoguidance.
     """
 
     denoiser: Denoiser
@@ -75,6 +76,7 @@ class Dreamer:
     batch: int
     seed: int
     tick: Callable[[int], None]
+    early: Denoiser | None = None
 
     def features(self, actions_BTx: np.ndarray) -> np.ndarray:
         """float32 [B, G, A]: what the model is told of actions [B, T, ...] of whole groups."""
@@ -93,7 +95,7 @@ class Dreamer:
         """Take in the context, from the first frame of an episode on."""
         z, actions = torch.from_numpy(z_BGCHW).to(self.device), torch.from_numpy(actions_BGA).to(self.device)
         has_action = (torch.arange(z.shape[1], device=self.device) > 0).expand(len(z), -1)
-        past = prefill(self.denoiser, z, actions, has_action, self.sampler)
+        past = prefill(self.denoiser, z, actions, has_action, self.sampler, self.early)
         shown, decoder = self.vae.decode(self._raw(z))
         return Start(past, decoder, shown.cpu().numpy())
 

@@ -21,8 +21,9 @@ from oniris_core.world.denoiser import Denoiser
 class Sampler:
     """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
 
-    Guidance: D = lerp(D_frame_only, lerp(D_without_actions, D_full, action_guidance), guidance): first away from the model
-    that does not know the actions, then away from the one that does not know the past. A 1 costs nothing.
+    Guidance, one after the other: away from the model as it was early in its training (autoguidance, arXiv 2406.02507),
+    then from the model that does not know the actions, then from the one that does not know the past:
+    lerp(D_frame_only, lerp(D_without_actions, lerp(D_early, D, autoguidance), action_guidance), guidance). A 1 costs nothing.
 
     Raises:
         ValueError: no steps, or a noise level that is not above 0 or out of order.
@@ -36,6 +37,7 @@ class Sampler:
     guidance: float
     context_sigma: float
     action_guidance: float = 1.0
+    autoguidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
@@ -48,7 +50,7 @@ class Sampler:
         """The sampler that the parameters describe."""
         return Sampler(
             params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.churn, params.guidance,
-            params.context_sigma, params.action_guidance,
+            params.context_sigma, params.action_guidance, params.autoguidance,
         )  # fmt: skip
 
 
@@ -59,19 +61,26 @@ class Past:
     Attributes:
         cache: of the frames and their actions.
         without_actions: of the same frames with all actions withheld, as in training; None unless guidance needs it.
+        early: of the same frames and actions by the model of early training; None unless guidance needs it.
     """
 
     cache: Cache
     without_actions: Cache | None = None
+    early: Cache | None = None
 
     def repeat(self, k: int) -> "Past":
         """A copy in which each context stands k times; see `Cache.repeat`."""
-        return Past(self.cache.repeat(k), self.without_actions and self.without_actions.repeat(k))
+        return Past(*(past and past.repeat(k) for past in (self.cache, self.without_actions, self.early)))
 
 
 @torch.no_grad()
 def prefill(
-    denoiser: Denoiser, context_BTCHW: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, sampler: Sampler
+    denoiser: Denoiser,
+    context_BTCHW: Tensor,
+    actions_BTA: Tensor,
+    has_action_BT: Tensor,
+    sampler: Sampler,
+    early: Denoiser | None = None,
 ) -> Past:
     """The past after true standardised latent frames, any number of them; of more than the window the last count.
 
@@ -80,16 +89,24 @@ def prefill(
         context_BTCHW: the frames, declared to have noise level `sampler.context_sigma`.
         actions_BTA, has_action_BT: see `Denoiser.forward`.
         sampler: how frames will be generated; what it needs of the past is computed.
+        early: the model as it was early in its training, for autoguidance.
 
     Raises:
-        ValueError: shapes do not fit the model, or latents are not finite.
+        ValueError: shapes do not fit the model, latents are not finite, or the sampler needs `early`.
     """
+    if sampler.autoguidance != 1 and early is None:
+        raise ValueError(
+            "autoguidance needs the model of early training: World.early, of the snapshots a training kept"
+        )
     x = context_BTCHW[:, None]
     sigma = torch.full(x.shape[:3], sampler.context_sigma, device=x.device)
     _, cache = denoiser(x, sigma, actions_BTA, has_action_BT, Step())
-    if sampler.action_guidance == 1:
-        return Past(cache)
-    return Past(cache, denoiser(x, sigma, actions_BTA, torch.zeros_like(has_action_BT), Step())[1])
+    without, earlier = None, None
+    if sampler.action_guidance != 1:
+        _, without = denoiser(x, sigma, actions_BTA, torch.zeros_like(has_action_BT), Step())
+    if sampler.autoguidance != 1 and early is not None:
+        _, earlier = early(x, sigma, actions_BTA, has_action_BT, Step())
+    return Past(cache, without, earlier)
 
 
 @torch.no_grad()
@@ -118,8 +135,11 @@ def generate(
         raise ValueError(f"{len(seeds)} seeds for {len(last)} rollouts")
     if sampler.action_guidance != 1 and past.without_actions is None:
         raise ValueError("action guidance needs a past without actions: prefill with the same sampler")
+    if sampler.autoguidance != 1 and past.early is None:
+        raise ValueError("autoguidance needs a past of the early model: prefill with the same sampler")
     past = past.repeat(1)
     cache, without = past.cache, past.without_actions if sampler.action_guidance != 1 else None
+    early = past.early if sampler.autoguidance != 1 else None
     sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
     shape, device = last.shape, last.device
     there = torch.ones((len(seeds), 1), dtype=torch.bool, device=device)
@@ -131,12 +151,15 @@ def generate(
             return torch.stack([torch.randn(shape[1:], generator=g) for g in generators]).to(device)  # noqa: B023
 
         def run(x: Tensor, sigma: float, has_action: Tensor, context: Context) -> tuple[Tensor, Cache]:
+            model = (isinstance(context, Step) and context.cache.model) or denoiser
             level = torch.full((len(x), 1, 1), sigma, device=device)
-            D_x, after = denoiser(x[:, None, None], level, actions_BTA, has_action, context)  # noqa: B023
+            D_x, after = model(x[:, None, None], level, actions_BTA, has_action, context)  # noqa: B023
             return D_x[:, 0, 0], after
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             D_x, _ = run(x, sigma, there, Step(cache))  # noqa: B023
+            if early is not None:  # noqa: B023
+                D_x = torch.lerp(run(x, sigma, there, Step(early))[0], D_x, sampler.autoguidance)  # noqa: B023
             if without is not None:  # noqa: B023
                 unasked, _ = run(x, sigma, ~there, Step(without))  # noqa: B023
                 D_x = torch.lerp(unasked, D_x, sampler.action_guidance)
@@ -153,4 +176,6 @@ def generate(
         _, cache = run(x, sampler.context_sigma, there, Step(cache))
         if without is not None:
             _, without = run(x, sampler.context_sigma, ~there, Step(without))
+        if early is not None:
+            _, early = run(x, sampler.context_sigma, there, Step(early))
         yield x

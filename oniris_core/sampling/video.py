@@ -73,7 +73,7 @@ def rollout(
         raise ValueError(f"a context of shape {list(context.shape)} needs {T} actions, there are {len(known)}")
     actions_BGA = encoded([known[row] for row in rows]).reshape(B, -1, c * features)
     has_action = (torch.arange(actions_BGA.shape[1], device=device) > 0).expand(B, -1)
-    past = prefill(model.denoiser, (z_BGCHW - mean) / std, actions_BGA, has_action, sampler)
+    past = prefill(model.denoiser, (z_BGCHW - mean) / std, actions_BGA, has_action, sampler, model.early)
 
     def following() -> Iterator[Tensor]:
         while len(taken := list(islice(coming, c))) == c:

@@ -167,7 +167,8 @@ class Denoiser(nn.Module):
         )
 
         unit_change = pre.c_in * (x_BSTCHW - pre.center)
-        inputs = unit_change
+        # Where x - m is mostly noise there is little to be seen in it: it fades, rather than drown what the past says.
+        inputs = pre.c_skip.sqrt() * unit_change
         if self.config.precondition == "past":
             inputs = torch.cat([inputs, pre.center], dim=3)
         out, blocks = self.unet(inputs, info, context, cache.blocks)

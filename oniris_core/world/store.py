@@ -26,6 +26,7 @@ class World:
 
     Attributes:
         denoiser: works on standardised latents.
+        early: the same early in its training, for autoguidance; None if no snapshots were kept.
         mean, std: float32 [C], of the latents as the VAE gives them.
         action_spec: the actions it obeys.
         vae_identity: the VAE whose latents it knows.
@@ -33,6 +34,7 @@ class World:
     """
 
     denoiser: Denoiser
+    early: Denoiser | None
     mean: np.ndarray
     std: np.ndarray
     action_spec: ActionSpec
@@ -87,10 +89,13 @@ def save_world(
                 shutil.copyfile(snapshot_file(kept, width, step), files.file(width, step))
 
 
-def load_world(path: Path, ema_width: float | None = None, device: torch.device | str = "cpu") -> World:
+def load_world(
+    path: Path, ema_width: float | None = None, device: torch.device | str = "cpu", early_share: float = 0.18
+) -> World:
     """A world model with the weights averaged at the relative width `ema_width`, tracked or reconstructed.
 
-    None stands for the first width that was tracked.
+    None stands for the first width that was tracked. `World.early` is what it was after the share `early_share` of its
+    training, or what comes nearest of what was kept.
 
     Raises:
         UserError: missing, damaged, another architecture, or a width out of reach.
@@ -109,4 +114,9 @@ def load_world(path: Path, ema_width: float | None = None, device: torch.device 
         raise UserError(f"{path / 'config.json'} does not describe a world model: {error!r}") from None
     denoiser = Denoiser(config)
     load_into(denoiser, averages.load(widths[0] if ema_width is None else ema_width), path)
-    return World(denoiser.to(device).eval(), mean, std, action_spec, vae_identity, artefact.identity)
+    early, weights = None, averages.early(early_share)
+    if weights is not None:
+        early = Denoiser(config)
+        load_into(early, weights, path)
+        early = early.to(device).eval()
+    return World(denoiser.to(device).eval(), early, mean, std, action_spec, vae_identity, artefact.identity)
