@@ -1,4 +1,5 @@
 # make repro   set up, then run the whole pipeline: videos in renders/
+# make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
 # make test    set up, then run the tests
 # make lint    formatting, lint, types and import floors
 # make dag     the picture of the pipeline
@@ -17,13 +18,23 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: repro test lint dag setup clean
+.PHONY: repro demo test lint dag setup clean
 
 repro: $(READY)
 	$(BIN)/dvc repro
 	@$(BIN)/dvc exp save --quiet --force --name repro 2>/dev/null || \
 		echo "note: not kept as experiment 'repro'; for experiments git must know you: git config user.name, user.email"
 	@echo "Done: open reports/render/index.html; pictures and videos are in renders/, measures in reports/render/metrics.json"
+
+DEMO := --params demo/params.yaml
+DEMO_OUT := demo/out
+
+demo: $(READY)
+	$(BIN)/python -m stages.collect $(DEMO) --out $(DEMO_OUT)/episodes.zarr
+	$(BIN)/python -m stages.encode $(DEMO) --episode-store $(DEMO_OUT)/episodes.zarr --vae demo/vae \
+		--out $(DEMO_OUT)/latents.zarr --report $(DEMO_OUT)/encode
+	$(BIN)/python -m stages.render $(DEMO) --episode-store $(DEMO_OUT)/episodes.zarr --latent-store $(DEMO_OUT)/latents.zarr \
+		--vae demo/vae --world demo/world --out $(DEMO_OUT)/renders --report $(DEMO_OUT)/report
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)

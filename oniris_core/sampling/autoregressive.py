@@ -70,7 +70,8 @@ class Past:
 
     def repeat(self, k: int) -> "Past":
         """A copy in which each context stands k times; see `Cache.repeat`."""
-        return Past(*(past and past.repeat(k) for past in (self.cache, self.without_actions, self.early)))
+        without, early = (past and past.repeat(k) for past in (self.without_actions, self.early))
+        return Past(self.cache.repeat(k), without, early)
 
 
 @torch.no_grad()

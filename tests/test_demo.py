@@ -1,0 +1,44 @@
+"""The weights in demo/: small, fitting each other, and enough to render a fresh clone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oniris_core.config.reader import read_yaml
+from oniris_core.vae.store import load_vae
+from oniris_core.world.store import load_world
+from tests.conftest import ROOT
+
+DEMO = ROOT / "demo"
+SMALL = {
+    "collect": {"episodes": 8, "max_frames": 40, "held_out_share": 0.5},
+    "render": {
+        "episodes": 2, "horizon": 8, "samples": 2, "sample_contexts": 1, "dreams": 1, "dream_frames": 8, "probe_steps": 2,
+        "resamples": 10, "videos": 1,
+    },
+}  # fmt: skip
+
+
+def test_the_weights_are_small_and_fit_each_other() -> None:
+    assert sum(file.stat().st_size for kind in ("vae", "world") for file in (DEMO / kind).rglob("*")) < 16 * 2**20
+    model = load_world(DEMO / "world")
+    assert model.early is not None
+    assert model.vae_identity == load_vae(DEMO / "vae")[1]
+
+
+@pytest.mark.pipeline
+def test_make_demo_renders_without_training(tmp_path: Path) -> None:
+    params, changed = tmp_path / "params.yaml", read_yaml(DEMO / "params.yaml")
+    for section, values in SMALL.items():
+        changed[section] |= values
+    params.write_text(json.dumps(changed))
+    command = ["make", "demo", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}", f"DEMO=--params {params}"]
+    result = subprocess.run(
+        [*command, f"DEMO_OUT={tmp_path / 'out'}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/report/index.html").is_file()
+    assert list((tmp_path / "out/renders").glob("rollout_*.mp4"))
