@@ -134,7 +134,7 @@ def test_readme_names_commands_and_files_that_exist() -> None:
         assert target in targets
     for name in re.findall(r"python -m stages\.(\w+)", text):
         assert name in APPS
-    for key in re.findall(r"-S ([\w.]+)=", text):
+    for key in re.findall(r"-S ([\w.]+)=", text + (ROOT / "docs/recipe.md").read_text()):
         section, _, name = key.partition(".")
         assert name in read_yaml(ROOT / "params.yaml")[section]
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
