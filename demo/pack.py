@@ -24,10 +24,11 @@ def pack(models: Path, params: Path, out: Path) -> None:
     shutil.copytree(models / "vae", out / "vae")
     about = json.loads((models / "world/config.json").read_bytes())
     width, steps = about["ema_widths"][0], about["steps"]
-    step = min(about["ema_snapshots"], key=lambda step: abs(step - render.autoguidance_share * steps))
+    whole = Averages(models / "world", (width,), steps, tuple(about["ema_snapshots"]))
+    step = whole.nearest_snapshot(render.autoguidance_share)
     with staged_folder(out / "world", "world") as folder:
         (folder / "snapshots").mkdir()
-        whole, small = (Averages(place, (width,), steps, (step,)) for place in (models / "world", folder))
+        small = Averages(folder, (width,), steps, (step,))
         for at in (step, steps):
             shutil.copyfile(whole.file(width, at), small.file(width, at))
         (folder / "config.json").write_text(to_json({**about, "ema_widths": [width], "ema_snapshots": [step]}))
