@@ -38,22 +38,30 @@ def train_params(**values: object) -> TrainParams:
     return build(TrainParams, "train", {**read_yaml(ROOT / "params.yaml")["train"], **values}, "test")
 
 
+THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _same_threads() -> None:
     import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+    torch.set_num_threads(THREADS)
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """For networks so small that a second thread is in the way, above all on a machine that has other work."""
+def threads(count: int) -> Iterator[None]:
+    """Another number of threads for a while: it decides how sums are rounded."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     yield
     torch.set_num_threads(before)
+
+
+def one_thread() -> contextlib.AbstractContextManager[None]:
+    """For networks so small that a second thread is in the way, above all on a machine that has other work."""
+    return threads(1)
 
 
 def tree(folder: Path, without: str = "") -> dict[str, bytes]:
@@ -85,9 +93,10 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     shutil.copy(ROOT / "params.yaml", folder)
     assert run_stage(folder, "preset", "tiny").exit_code == 0
-    for name in ("collect", "train_vae", "encode", "train", "render"):
-        result = run_stage(folder, name)
-        assert result.exit_code == 0, result.output
+    with threads(THREADS):  # whichever test asks for it first
+        for name in ("collect", "train_vae", "encode", "train", "render"):
+            result = run_stage(folder, name)
+            assert result.exit_code == 0, result.output
     return folder
 
 
