@@ -54,7 +54,10 @@ def make_denoiser(params: Path, channels: int, size: int, device: torch.device) 
     )  # fmt: skip
     unet.check_latent_size(size, size)
     torch.manual_seed(0)
-    denoiser = Denoiser(DenoiserConfig(unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition)).to(device)
+    denoiser = Denoiser(
+        DenoiserConfig(unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition, p.forecast_channels)
+    )
+    denoiser = denoiser.to(device)
     force_normalize_(denoiser)
     return denoiser
 

@@ -37,7 +37,8 @@ def app(
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.common.runs import workspace
-    from oniris_core.data.groups import group_count, group_rows, read_groups
+    from oniris_core.common.seeds import numpy_rng
+    from oniris_core.data.groups import group_actions, group_count, read_groups
     from oniris_core.data.latents import write_latents
     from oniris_core.evaluation.latents import write_latent_report
     from oniris_core.vae.store import load_vae
@@ -49,13 +50,15 @@ def app(
     model.config.check_frame_size(*store.frame_size)
     c = model.config.group
     bounds = [store.bounds(e) for e in range(len(store.episode_ends))]
-    counts = np.array([group_count(end - start, c) for start, end in bounds])
+    still = np.where(store.terminated, params.still_latents, 0).tolist()
+    counts = np.array([group_count(end - start, c, more) for (start, end), more in zip(bounds, still, strict=True)])
     attributes: dict[str, Any] = {
         "vae_identity": identity,
         "episodes_identity": store.identity,
         "frames_per_latent": c,
         "compression": model.config.compression,
-        "grouping": "group 0: the reset row repeated; group g: rows (g-1)c+1 .. gc; a last incomplete group is dropped",
+        "grouping": "group 0: the reset row repeated; group g: rows (g-1)c+1 .. gc; a last incomplete group is dropped, or "
+        "filled up where the episode stands still after its end",
         "params": settings.as_json("encode"),
         **{
             key: store.attributes[key]
@@ -71,12 +74,16 @@ def app(
 
                 def read(video: int, first: int, count: int, batch: np.ndarray = batch) -> np.ndarray:
                     stop.raise_if_set()
-                    return read_groups(store.frames, bounds[batch[video]][0], first, count, c)
+                    start, end = bounds[batch[video]]
+                    return read_groups(store.frames, start, first, count, c, end - start)
 
                 latents = encode_videos(model, read, counts[batch].tolist(), params.chunk_latents, device)
                 for episode, of_episode in zip(batch, latents, strict=True):
-                    actions = store.actions[slice(*bounds[episode])][group_rows(0, counts[episode], c)]
-                    yield of_episode.astype(np.float16), actions.reshape(counts[episode], c, *actions.shape[1:])
+                    rng = numpy_rng(settings.common.seed, "still", int(episode))
+                    yield (
+                        of_episode.astype(np.float16),
+                        group_actions(store.actions[slice(*bounds[episode])], int(counts[episode]), c, rng),
+                    )
                 progress.advance(len(batch))
 
         found = write_latents(out, encoded(), counts.cumsum(), store.episode_seed, store.split, attributes)

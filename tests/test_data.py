@@ -22,7 +22,7 @@ from oniris_core.data.clips import index_clips
 from oniris_core.data.environments import fit_screen, make_env, screen_of
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.frame_clips import FrameClips
-from oniris_core.data.groups import group_count, group_rows, read_groups
+from oniris_core.data.groups import group_actions, group_count, group_rows, read_groups
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
 from oniris_core.data.rollouts import episode_seed, held_out, play_episode
@@ -151,6 +151,23 @@ def test_groups_start_after_the_reset_and_cover_whole_groups_only(rows: int, c: 
     assert rows - c <= taken[-1] <= rows - 1
     cut = count // 2
     assert np.array_equal(np.concatenate([group_rows(0, cut, c), group_rows(cut, count - cut, c)]), taken)
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 3))
+def test_an_episode_that_stands_still_shows_its_last_row_and_its_own_actions(rows: int, c: int, still: int) -> None:
+    count, frames = group_count(rows, c, still), np.arange(100, 100 + rows)
+    shown = read_groups(frames, 0, 0, count, c, rows)
+    whole = group_count(rows, c) * c
+    assert shown[:whole].tolist() == (100 + group_rows(0, whole // c, c)).tolist()
+    assert (shown[-still * c :] == frames[-1]).all()
+    assert set(frames) == set(shown)
+    assert count == group_count(rows, c) + bool((rows - 1) % c) + still
+    actions = group_actions(frames, count, c, np.random.default_rng(0))
+    assert actions.shape == (count, c)
+    assert actions.ravel()[:whole].tolist() == shown[:whole].tolist()
+    assert set(actions.ravel()) <= set(frames)
+    again = np.concatenate([read_groups(frames, 0, g, 1, c, rows) for g in range(count)])
+    assert np.array_equal(again, shown)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 9))

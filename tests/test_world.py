@@ -15,20 +15,22 @@ from oniris_core.nn.magnitude import MPConv, force_normalize_
 from oniris_core.nn.rotary import rotary_angles
 from oniris_core.world.context import Cache, FrameOnly, Parallel, Step
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+from oniris_core.world.forecast import Forecast
+from oniris_core.world.loss import noised_errors
 from oniris_core.world.temporal import Attention, GatedCausalConv
 from oniris_core.world.unet import UNetConfig
 from tests.reference import dense_attention, dense_conv
 
 
-def make(seed=0, precondition="past", window=16, mult=(1, 2), blocks=1, video=(True, True), frame=(False, False)):
+def make(seed=0, precondition="forecast", window=16, mult=(1, 2), blocks=1, video=(True, True), frame=(False, False)):
     torch.manual_seed(seed)
     unet = UNetConfig(8, mult, blocks, video, frame, 4, window, 0.4)
-    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition))
+    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition, 8))
     force_normalize_(denoiser)
     with torch.no_grad():  # gains start at zero: open them, or half of the network is not tested
         for name, parameter in denoiser.named_parameters():
             if name.endswith("gain"):
-                parameter.fill_(0.7)
+                parameter.fill_(0.2 if name.startswith("forecaster") else 0.7)
             if name.endswith("gate"):
                 parameter.add_(torch.tensor([0.3, -0.2, 0.0]))
     return denoiser
@@ -49,7 +51,7 @@ def architectures(draw):
     levels = draw(st.integers(1, 3))
     per_level = lambda values: draw(st.tuples(*[values] * levels))  # noqa: E731
     return make(
-        draw(st.integers(0, 99)), draw(st.sampled_from(["past", "plain"])), draw(st.integers(1, 6)),
+        draw(st.integers(0, 99)), draw(st.sampled_from(["forecast", "past", "plain"])), draw(st.integers(1, 6)),
         per_level(st.integers(1, 3)), draw(st.integers(1, 2)), per_level(st.booleans()), per_level(st.booleans()),
     )  # fmt: skip
 
@@ -106,7 +108,7 @@ def test_a_window_slides_over_a_long_clip(cuts):
     assert (wide - dense(denoiser, batch)).abs().max() > 1e-2  # the window is felt
 
 
-@pytest.mark.parametrize("precondition", ["past", "plain"])
+@pytest.mark.parametrize("precondition", ["forecast", "past", "plain"])
 def test_who_reads_whom_by_gradients(precondition):
     denoiser, T = make(precondition=precondition), 4
     x, sigma, actions, has_action = data(B=1, T=T)
@@ -361,3 +363,44 @@ def test_wrong_shapes_are_named():
         denoiser(x[:, :1] / 0, sigma[:, :1], actions, has_action, Step(cache))
     with pytest.raises(ValueError, match=r"latents of shape \[2, 1, 0, 3, 4, 4\]"):
         denoiser(*frames((x, sigma, actions, has_action), 0, 0, 0), Step(cache))
+
+
+def test_a_forecast_is_best_where_it_is_true():
+    """Its loss has its least where mean and spread are those of the frames that come."""
+    g = torch.Generator().manual_seed(0)
+    x = 0.7 + 0.3 * torch.randn(20000, 1, 1, 1, 1, generator=g)
+    mean = torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
+    log_spread = torch.zeros(1, 1, 1, 1, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([mean, log_spread], lr=0.02)
+    for _ in range(400):
+        optimizer.zero_grad()
+        Forecast(mean.expand_as(x), log_spread.exp().expand_as(x)).loss(x, 0.5).mean().backward()
+        optimizer.step()
+    assert abs(mean.item() - 0.7) < 0.01
+    assert abs(log_spread.exp().item() - 0.3) < 0.01
+
+
+def test_a_forecast_made_before_serves_every_noise_level():
+    """Given or computed, what is expected is the same, and it does not depend on the frame it is about."""
+    denoiser, batch = make(), data()
+    _, cache = denoiser(*frames(batch, 0, 0, 3), Step())
+    x, sigma, actions, has_action = frames(batch, 1, 3, 4)
+    expected = denoiser.expect(0 * x, 0 * sigma + 1, actions, has_action, Step(cache))
+    for level in (0.1, 2.0):
+        inputs = (x, 0 * sigma + level, actions, has_action)
+        given, _ = denoiser(*inputs, Step(cache.repeat(1)), expected)
+        computed, _ = denoiser(*inputs, Step(cache.repeat(1)))
+        assert torch.equal(given, computed)
+
+
+def test_the_denoising_loss_leaves_the_forecast_alone():
+    """Each learns from its own loss: else the network could make its task easy by a forecast that is wrong."""
+    denoiser, (x, sigma, actions, has_action) = make(), data()
+    errors = noised_errors(
+        denoiser, x[:, 0], actions, has_action, sigma[:, 1], x[:, 1], sigma[:, 0, 0], torch.zeros_like(x[:, 0])
+    )
+    errors.loss.mean().backward()
+    assert all(p.grad is None for p in denoiser.forecaster.parameters())
+    assert errors.forecast.shape == (2, 4)  # the first frame of a clip has no past to be forecast from
+    errors.forecast.mean().backward()
+    assert all(p.grad is not None for p in denoiser.forecaster.parameters())

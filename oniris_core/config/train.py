@@ -23,7 +23,10 @@ class TrainParams(FitParams):
     head_channels: Positive = Field(description="channels of an attention head, even")
     window: Positive = Field(description="latent frames of the past that attention remembers")
     gate_start: Float = Field(gt=0, lt=1, description="how open the gate on the past is before training")
-    precondition: Literal["past", "plain"] = Field(description="past: predict the change from the last clean frame")
+    precondition: Literal["forecast", "past", "plain"] = Field(
+        description="forecast: predict what a forecast leaves open; past: the change from the last clean frame"
+    )
+    forecast_channels: Positive = Field(description="width of the network that forecasts the next frame")
 
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")

@@ -101,7 +101,7 @@ class WorldDashboard:
             return D_x[:, 0, 0]
 
         for sampler, around in ((SAMPLER, last), (WITHOUT_PAST, torch.zeros_like(last))):
-            if sampler is SAMPLER and denoiser.config.precondition != "past":
+            if sampler is SAMPLER and denoiser.config.precondition == "plain":
                 continue
             errors = list[float]()
 

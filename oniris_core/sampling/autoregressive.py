@@ -3,7 +3,7 @@
 Axes: B rollouts side by side, T latent frames, C channels, H, W; A features of an action.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -129,7 +129,7 @@ def generate(
     Raises:
         ValueError: no context, another number of seeds or actions than of rollouts, or a past without what the sampler needs.
     """
-    last = past.cache.last
+    last = past.cache.clean
     if last is None:
         raise ValueError("a rollout needs at least one frame of context")
     if len(seeds) != len(last):
@@ -139,44 +139,77 @@ def generate(
     if sampler.autoguidance != 1 and past.early is None:
         raise ValueError("autoguidance needs a past of the early model: prefill with the same sampler")
     past = past.repeat(1)
-    cache, without = past.cache, past.without_actions if sampler.action_guidance != 1 else None
-    early = past.early if sampler.autoguidance != 1 else None
+    shape, device = (len(last), *last.shape[2:]), last.device
+    full = _Model(denoiser, past.cache)
+    early = _Model(denoiser, past.early) if past.early and sampler.autoguidance != 1 else None
+    unasked = None
+    if past.without_actions and sampler.action_guidance != 1:
+        unasked = _Model(denoiser, past.without_actions, told=False)
+    pastless = _Model(denoiser, None) if sampler.guidance != 1 else None
+    models = [model for model in (full, early, unasked, pastless) if model is not None]
     sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
-    shape, device = last.shape, last.device
-    there = torch.ones((len(seeds), 1), dtype=torch.bool, device=device)
+
+    def guided(of: Callable[[_Model], Tensor]) -> Tensor:
+        value = of(full)
+        for other, weight in (
+            (early, sampler.autoguidance), (unasked, sampler.action_guidance), (pastless, sampler.guidance)
+        ):  # fmt: skip
+            if other is not None:
+                value = torch.lerp(of(other), value, weight)
+        return value
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return guided(lambda model: model.denoise(x, sigma))
+
     for actions_BA in actions:
-        actions_BTA = actions_BA[:, None]
-        generators = [torch_generator(seed, "rollout", cache.position) for seed in seeds]
+        assert full.cache is not None
+        generators = [torch_generator(seed, "rollout", full.cache.position) for seed in seeds]
 
         def noise() -> Tensor:
             return torch.stack([torch.randn(shape[1:], generator=g) for g in generators]).to(device)  # noqa: B023
 
-        def run(x: Tensor, sigma: float, has_action: Tensor, context: Context) -> tuple[Tensor, Cache]:
-            model = (isinstance(context, Step) and context.cache.model) or denoiser
-            level = torch.full((len(x), 1, 1), sigma, device=device)
-            D_x, after = model(x[:, None, None], level, actions_BTA, has_action, context)  # noqa: B023
-            return D_x[:, 0, 0], after
-
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            D_x, _ = run(x, sigma, there, Step(cache))  # noqa: B023
-            if early is not None:  # noqa: B023
-                D_x = torch.lerp(run(x, sigma, there, Step(early))[0], D_x, sampler.autoguidance)  # noqa: B023
-            if without is not None:  # noqa: B023
-                unasked, _ = run(x, sigma, ~there, Step(without))  # noqa: B023
-                D_x = torch.lerp(unasked, D_x, sampler.action_guidance)
-            if sampler.guidance != 1:
-                D_x = torch.lerp(run(x, sigma, there, FrameOnly())[0], D_x, sampler.guidance)
-            return D_x
-
-        # The flow starts around the last frame when the model predicts the change from it: sigma_max is small then.
-        start = sampler.sigma_max * noise()
-        if denoiser.config.precondition == "past":
-            assert cache.last is not None
-            start = start + cache.last
+        for model in models:
+            model.begin(actions_BA, shape)
+        # The flow starts around what is expected: sigma_max is small where that is much.
+        start = guided(lambda model: model.center) + sampler.sigma_max * noise()
         x = heun(denoise, start, sigmas, sampler.churn, noise)
-        _, cache = run(x, sampler.context_sigma, there, Step(cache))
-        if without is not None:
-            _, without = run(x, sampler.context_sigma, ~there, Step(without))
-        if early is not None:
-            _, early = run(x, sampler.context_sigma, there, Step(early))
+        for model in models:
+            model.remember(x, sampler.context_sigma)
         yield x
+
+
+class _Model:
+    """One of the models whose predictions of a frame are combined, with what it remembers (None: it sees no past)."""
+
+    def __init__(self, denoiser: Denoiser, cache: Cache | None, told: bool = True):
+        known = cache.model if cache is not None else None
+        self.denoiser = known if isinstance(known, Denoiser) else denoiser
+        self.cache, self._is_told = cache, told
+
+    def begin(self, actions_BA: Tensor, shape: tuple[int, ...]) -> None:
+        """Look ahead to a latent frame of the given shape [B, C, H, W] and its actions; told False: it is not told them."""
+        there = torch.full((len(actions_BA), 1), self._is_told, device=actions_BA.device)
+        self._actions = actions_BA[:, None], there
+        self._context: Context = FrameOnly() if self.cache is None else Step(self.cache)
+        nothing = torch.zeros(shape, device=actions_BA.device)[:, None, None]
+        # One forecast serves every noise level of the solver.
+        self._expected = self.denoiser.expect(nothing, nothing[..., 0, 0, 0] + 1, *self._actions, self._context)
+
+    @property
+    def center(self) -> Tensor:
+        """[B, C, H, W]: where the frame is expected."""
+        return self._expected.center[:, 0, 0]
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """The clean frame that it takes x to be."""
+        return self._run(x, sigma)[0]
+
+    def remember(self, x: Tensor, sigma: float) -> None:
+        """Take in a finished frame, declared to have noise level sigma."""
+        if self.cache is not None:
+            self.cache = self._run(x, sigma)[1]
+
+    def _run(self, x: Tensor, sigma: float) -> tuple[Tensor, Cache]:
+        level = torch.full((len(x), 1, 1), sigma, device=x.device)
+        D_x, after = self.denoiser(x[:, None, None], level, *self._actions, self._context, self._expected)
+        return D_x[:, 0, 0], after

@@ -35,7 +35,9 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     )  # fmt: skip
     unet.check_latent_size(height, width)
     features = store.action_spec.features * store.actions.shape[1]
-    return DenoiserConfig(unet, channels, height, width, features, store.change_std, params.precondition)
+    return DenoiserConfig(
+        unet, channels, height, width, features, store.change_std, params.precondition, params.forecast_channels
+    )
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class WorldBatch:
 
 
 class WorldObjective(nn.Module):
-    """The mean over frames of loss / usual loss."""
+    """The mean over frames of loss / usual loss, and of the forecast's own loss where there is one."""
 
     def __init__(self, denoiser: Denoiser, expected: ExpectedLoss):
         super().__init__()
@@ -61,19 +63,23 @@ class WorldObjective(nn.Module):
         self._usual: Callable[[Tensor], Tensor] = expected.__call__  # no part of what the ranks synchronise
 
     def forward(self, batch: WorldBatch) -> Outcome:
-        """The loss of a batch; in steps with a past also `weighted`, the loss as it is, and the `rows` it was seen at."""
+        """The loss of a batch; with a past also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
         b = batch
         if b.frame_only:
             errors = frame_only_errors(
                 self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW
             )
             return Outcome((errors.loss / self._usual(b.sigma_BT)).mean(), {}, {})
-        loss = noised_errors(
+        errors = noised_errors(
             self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW, b.clean_sigma_B,
             b.clean_noise_BTCHW,
-        ).loss  # fmt: skip
-        relative = (loss / self._usual(b.sigma_BT)).mean()
-        return Outcome(relative, {"weighted": loss.detach().mean()}, {"rows": loss_rows(b.sigma_BT, loss)})
+        )  # fmt: skip
+        loss, rows = errors.loss, loss_rows(b.sigma_BT, errors.loss)
+        total, shown = (loss / self._usual(b.sigma_BT)).mean(), {"weighted": loss.detach().mean()}
+        if errors.forecast is not None:
+            forecast = errors.forecast.mean()
+            total, shown["forecast"] = total + forecast, forecast.detach()
+        return Outcome(total, shown, {"rows": rows})
 
 
 class WorldTrainer:

@@ -72,8 +72,8 @@ class Cache:
         start: number of the first frame; above 0 where a longer rollout is taken up again.
         length: how many frames went in.
         model: the denoiser that made it, None before the first frame.
-        last: the last clean frame [B, C, H, W], None before the first.
-        last_sigma: the noise level it was declared to have [B], None before the first.
+        clean: the last two clean frames [B, 1..2, C, H, W], None before the first.
+        clean_sigma: the noise levels they were declared to have [B, 1..2], None before the first.
         blocks: one entry per block of the network; empty before the first frame.
         ring: who wrote its keys and values, None before the first frame.
         writers: the steps that wrote the frames of its window, oldest first.
@@ -82,8 +82,8 @@ class Cache:
     start: int = 0
     length: int = 0
     model: nn.Module | None = None
-    last: Tensor | None = None
-    last_sigma: Tensor | None = None
+    clean: Tensor | None = None
+    clean_sigma: Tensor | None = None
     blocks: tuple[BlockCache, ...] = ()
     ring: Ring | None = None
     writers: tuple[int, ...] = ()
@@ -112,14 +112,14 @@ class Cache:
             ValueError: this cache is empty or stale, or has no such row.
         """
         self.refuse_stale()
-        count = 0 if self.last is None else len(self.last)
+        count = 0 if self.clean is None else len(self.clean)
         if not rows or not all(0 <= row < count for row in rows):
             raise ValueError(f"a cache of {count} rollouts has no rows {list(rows)}")
         index = list(rows)
         return replace(
             self,
-            last=None if self.last is None else self.last[index],
-            last_sigma=None if self.last_sigma is None else self.last_sigma[index],
+            clean=None if self.clean is None else self.clean[index],
+            clean_sigma=None if self.clean_sigma is None else self.clean_sigma[index],
             blocks=tuple(_select(block, index) for block in self.blocks),
             ring=copy.deepcopy(self.ring),
         )
@@ -130,7 +130,7 @@ class Cache:
         Raises:
             ValueError: as `select`, or k is below 1.
         """
-        return self.select([row for row in range(0 if self.last is None else len(self.last)) for _ in range(k)])
+        return self.select([row for row in range(0 if self.clean is None else len(self.clean)) for _ in range(k)])
 
 
 def _select(block: BlockCache, rows: list[int]) -> BlockCache:

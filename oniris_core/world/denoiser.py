@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from oniris_core.common.plain import with_tuples
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
 from oniris_core.world.context import BlockCache, Cache, Context, FrameOnly, Parallel, Ring, Step
+from oniris_core.world.forecast import Forecast, Forecaster
 from oniris_core.world.unet import FrameInfo, UNet, UNetConfig
 
 
@@ -24,7 +25,9 @@ class DenoiserConfig:
         latent_channels, latent_height, latent_width: shape of a latent frame.
         action_features: features of the actions of one latent frame, all of them in order.
         change_std: standard deviation of the change from one standardised latent frame to the next.
-        precondition: "past" (predict the change from the last clean frame) or "plain".
+        precondition: "forecast" (predict what a forecast from the last two clean frames leaves open), "past" (the change
+            from the last clean frame) or "plain".
+        forecast_channels: width of the network that forecasts.
     """
 
     unet: UNetConfig
@@ -34,6 +37,7 @@ class DenoiserConfig:
     action_features: int
     change_std: float
     precondition: str
+    forecast_channels: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -46,16 +50,36 @@ class DenoiserConfig:
 
 
 @dataclass(frozen=True)
-class Preconditioning:
-    """The coefficients of D = m + c_skip (x - m) + c_out F(c_in (x - m), m, ...), each [B, S, T, 1, 1, 1].
+class Expected:
+    """What is known of frames before they are looked at, the same for both streams.
 
     Attributes:
-        center: m [B, S, T, C, H, W]: the last clean frame, zero where there is none.
-        spread: standard deviation of x - m.
-        sigma: noise level of x.
+        center: m [B, 1, T, C, H, W]: where a frame is expected; zero where it has no past.
+        spread: how far from it, a standard deviation: of a whole frame [B, 1, T, 1, 1, 1] or of each value.
+        scale: of the change from the last clean frame [B, 1, T, 1, 1, 1], which the loss is measured against.
+        forecast: where the first two come from, if from a forecast.
     """
 
     center: Tensor
+    spread: Tensor
+    scale: Tensor
+    forecast: Forecast | None = None
+
+    def loss_weight(self, sigma_BT: Tensor) -> Tensor:
+        """lambda [B, T] = (sigma^2 + scale^2) / (sigma scale)^2."""
+        scale = self.scale[:, 0, :, 0, 0, 0]
+        return (sigma_BT.square() + scale.square()) / (sigma_BT * scale).square()
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """The coefficients of D = m + c_skip (x - m) + c_out F(c_in (x - m), m, ...); m is `Expected.center`.
+
+    Attributes:
+        spread: standard deviation of x - m.
+        sigma: noise level of x [B, S, T, 1, 1, 1].
+    """
+
     spread: Tensor
     sigma: Tensor
 
@@ -74,11 +98,6 @@ class Preconditioning:
         """1 / sqrt(sigma^2 + spread^2)."""
         return torch.rsqrt(self.sigma.square() + self.spread.square())
 
-    @property
-    def loss_weight(self) -> Tensor:
-        """lambda = (sigma^2 + spread^2) / (sigma spread)^2 = 1 / c_out^2."""
-        return 1 / self.c_out.square()
-
 
 class Denoiser(nn.Module):
     """D(x; sigma, actions, past): the expected clean frame, given a noised one, its actions and the past."""
@@ -91,33 +110,62 @@ class Denoiser(nn.Module):
         self.fourier = MPFourier(features)
         self.noise = MPConv(features, embedding)
         self.action = MPConv(config.action_features + 1, embedding)  # one more feature: there was no action
-        inputs = config.latent_channels * (2 if config.precondition == "past" else 1)
+        # Beside x - m the network sees what is expected: m and, where values differ in it, their spread.
+        inputs = config.latent_channels * {"plain": 1, "past": 2, "forecast": 3}[config.precondition]
         self.unet = UNet(config.unet, inputs, 2 * config.latent_channels, embedding)
+        self.forecaster = None
+        if config.precondition == "forecast":
+            self.forecaster = Forecaster(
+                config.latent_channels, config.forecast_channels, config.action_features + 1, config.change_std
+            )
 
-    def precondition(self, x_BSTCHW: Tensor, sigma_BST: Tensor, context: Context) -> Preconditioning:
-        """Around what, and how widely, each frame lies before it is looked at.
+    def expect(
+        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
+    ) -> Expected:
+        """What the clean frames before each frame, and its actions, say of it.
 
-        With `precondition: past` that is the clean frame before it. Its own declared noise adds to the spread of the
-        difference: Var[x_i - m_i] = change_std^2 + sigma_clean^2.
+        Arguments as in `forward`; of x only clean frames that lie before another one are read. A Step of one frame reads
+        none, so that one answer serves all noise levels.
+
+        With `precondition: past` that is the last clean frame, and the usual change from it; the frame's own declared noise
+        adds to that: Var[x_i - m_i] = change_std^2 + sigma_clean^2. With `forecast` it is a Gaussian for each value.
         """
-        sigma = sigma_BST[..., None, None, None]
-        if self.config.precondition == "plain" or isinstance(context, FrameOnly):
-            return Preconditioning(torch.zeros_like(x_BSTCHW), torch.ones_like(sigma), sigma)
-        last, last_sigma = x_BSTCHW[:, :1, :-1], sigma[:, :1, :-1]
-        if isinstance(context, Step) and context.cache.last is not None and context.cache.last_sigma is not None:
-            first = context.cache.last[:, None, None]
-            first_spread = (self.config.change_std**2 + context.cache.last_sigma.square())[
-                :, None, None, None, None, None
-            ]
-        else:
-            first = torch.zeros_like(x_BSTCHW[:, :1, :1])
-            first_spread = torch.ones_like(sigma[:, :1, :1])
-        center = torch.cat([first, last], dim=2)
-        spread = torch.cat([first_spread, self.config.change_std**2 + last_sigma.square()], dim=2).sqrt()
-        return Preconditioning(center.expand_as(x_BSTCHW), spread.expand_as(sigma), sigma)
+        self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
+        cache = context.cache if isinstance(context, Step) else Cache()
+        T, clean, sigma = x_BSTCHW.shape[2], x_BSTCHW[:, 0], sigma_BST[:, 0]
+        if cache.clean is not None and cache.clean_sigma is not None:
+            clean, sigma = torch.cat([cache.clean, clean], dim=1), torch.cat([cache.clean_sigma, sigma], dim=1)
+        K = clean.shape[1] - T
+        first = T if isinstance(context, FrameOnly) or self.config.precondition == "plain" else max(1 - K, 0)
+        # The first frames have no past, the others the frame before them and the one before that (if there is one).
+        last = clean[:, K + first - 1 : -1] if first < T else clean[:, :0]
+        last_sigma = sigma[:, K + first - 1 : -1] if first < T else sigma[:, :0]
+        center, scale = last, (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
+        spread, forecast = scale, None
+        if self.forecaster is not None and first < T:
+            older = torch.cat([clean[:, :1], clean], dim=1)[:, K + first - 1 : -2]
+            forecast = self.forecaster(older, last, last_sigma, self._told(actions_BTA, has_action_BT)[:, first:])
+            center, spread = forecast.mean.detach(), forecast.spread.detach()
+        shape = (len(clean), first, *clean.shape[2:])
+        center = torch.cat([center.new_zeros(shape), center], dim=1)
+        spread, scale = (
+            torch.cat([value.new_ones((*shape[:2], *value.shape[2:])), value], dim=1) for value in (spread, scale)
+        )
+        return Expected(center[:, None], spread[:, None], scale[:, None], forecast)
+
+    def _told(self, actions_BTA: Tensor, has_action_BT: Tensor) -> Tensor:
+        there = has_action_BT[..., None].to(actions_BTA.dtype)
+        no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
+        return torch.cat([actions_BTA * there, no_action], dim=-1)
 
     def forward(
-        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
+        self,
+        x_BSTCHW: Tensor,
+        sigma_BST: Tensor,
+        actions_BTA: Tensor,
+        has_action_BT: Tensor,
+        context: Context,
+        expected: Expected | None = None,
     ) -> tuple[Tensor, Cache]:
         """Denoise.
 
@@ -127,6 +175,7 @@ class Denoiser(nn.Module):
             actions_BTA: features of the actions that led to each frame.
             has_action_BT: bool, false where no action is known: the first frame of an episode, or actions dropped.
             context: how frames see each other.
+            expected: from `expect` with the same arguments, where it is known already.
 
         Returns:
             D, of x's shape, and the cache that x has entered (an empty one unless Step).
@@ -138,45 +187,56 @@ class Denoiser(nn.Module):
         """
         self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
         if not isinstance(context, Step):
-            return self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)[0], Cache()
+            return self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)[0], Cache()
         cache, T, window = context.cache, x_BSTCHW.shape[2], self.config.unet.window
         self._check_step(x_BSTCHW, sigma_BST, cache)
         ring = cache.ring or Ring(window + 1)
         step = ring.write(cache.length, T)
         with torch.no_grad():
-            D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
+            D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)
+            clean, sigma = x_BSTCHW[:, 0, -2:].clone(), sigma_BST[:, 0, -2:].clone()
+            if T == 1 and cache.clean is not None and cache.clean_sigma is not None:
+                clean = torch.cat([cache.clean[:, -1:], clean], dim=1)
+                sigma = torch.cat([cache.clean_sigma[:, -1:], sigma], dim=1)
             return D_x, Cache(
                 start=cache.start, length=cache.length + T, model=self,
-                last=x_BSTCHW[:, 0, -1].clone(), last_sigma=sigma_BST[:, 0, -1].clone(), blocks=blocks,
+                clean=clean, clean_sigma=sigma, blocks=blocks,
                 ring=ring, writers=(cache.writers + (step,) * T)[-window:],
             )  # fmt: skip
 
     def _denoise(
-        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
+        self,
+        x_BSTCHW: Tensor,
+        sigma_BST: Tensor,
+        actions_BTA: Tensor,
+        has_action_BT: Tensor,
+        context: Context,
+        expected: Expected | None,
     ) -> tuple[Tensor, tuple[BlockCache, ...]]:
         cache = context.cache if isinstance(context, Step) else Cache()
         T = x_BSTCHW.shape[2]
-        pre = self.precondition(x_BSTCHW, sigma_BST, context)
+        known = expected or self.expect(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
+        pre, center = Preconditioning(known.spread, sigma_BST[..., None, None, None]), known.center
         c_noise_BST = sigma_BST.log() / 4
-        there = has_action_BT[..., None].to(actions_BTA.dtype)
-        no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
-        actions = self.action(torch.cat([actions_BTA * there, no_action], dim=-1))[:, None]
+        actions = self.action(self._told(actions_BTA, has_action_BT))[:, None]
         embedding = mp_silu(mp_sum(self.noise(self.fourier(c_noise_BST)), actions, 0.5))
         info = FrameInfo(
             embedding, c_noise_BST, torch.arange(cache.position, cache.position + T, device=x_BSTCHW.device)
         )
 
-        unit_change = pre.c_in * (x_BSTCHW - pre.center)
+        unit_change = pre.c_in * (x_BSTCHW - center)
         # Where x - m is mostly noise there is little to be seen in it: it fades, rather than drown what the past says.
-        inputs = pre.c_skip.sqrt() * unit_change
-        if self.config.precondition == "past":
-            inputs = torch.cat([inputs, pre.center], dim=3)
-        out, blocks = self.unet(inputs, info, context, cache.blocks)
+        inputs = [pre.c_skip.sqrt() * unit_change]
+        if self.config.precondition != "plain":
+            inputs.append(center.expand_as(x_BSTCHW))
+        if self.forecaster is not None:
+            inputs.append((pre.spread / self.config.change_std).log().expand_as(x_BSTCHW))
+        out, blocks = self.unet(torch.cat(inputs, dim=3), info, context, cache.blocks)
         # Half of the output scales the network's own input, pixel by pixel: where nothing moves, all that x - m holds is
         # noise, and a narrow network that had to carry it through to subtract it would leave grain.
         added, gain = out.chunk(2, dim=3)
         F_x = added + gain * unit_change
-        D_x = pre.center + pre.c_skip * (x_BSTCHW - pre.center) + pre.c_out * F_x
+        D_x = center + pre.c_skip * (x_BSTCHW - center) + pre.c_out * F_x
         return D_x, blocks
 
     def _check(self, x: Tensor, sigma: Tensor, actions: Tensor, has_action: Tensor, context: Context) -> None:
@@ -205,13 +265,13 @@ class Denoiser(nn.Module):
         if not bool((sigma > 0).all() & x.isfinite().all()):
             what = "latents must be finite" if bool((sigma > 0).all()) else "sigma must be above 0"
             raise ValueError(f"{what}: latents of shape {list(x.shape)}, sigma from {float(sigma.min()):g}")
-        if cache.last is None:
+        if cache.clean is None:
             return
         if cache.model is not self:
             raise ValueError(
-                f"the cache of {list(cache.last.shape)} is of another model than this one "
+                f"the cache of {[len(cache.clean), *cache.clean.shape[2:]]} is of another model than this one "
                 f"of [B, {self.config.latent_channels}, {self.config.latent_height}, {self.config.latent_width}]"
             )
-        if len(cache.last) != len(x):
-            raise ValueError(f"the cache is of {len(cache.last)} rollouts, the frames are of {len(x)}")
+        if len(cache.clean) != len(x):
+            raise ValueError(f"the cache is of {len(cache.clean)} rollouts, the frames are of {len(x)}")
         cache.refuse_stale()

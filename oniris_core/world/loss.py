@@ -92,10 +92,12 @@ class FrameErrors:
     Attributes:
         error: mean((D - x)^2).
         weight: lambda(sigma), the preconditioning's weight of it.
+        forecast: the loss of what was forecast, [B, T'] of the frames that have a past; None where there is no forecast.
     """
 
     error: Tensor
     weight: Tensor
+    forecast: Tensor | None
 
     @property
     def loss(self) -> Tensor:
@@ -150,6 +152,12 @@ def _errors(
     has_action_BT: Tensor,
     context: Context,
 ) -> FrameErrors:
-    D_x, _ = denoiser(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-    weight = denoiser.precondition(x_BSTCHW, sigma_BST, context).loss_weight[:, -1, :, 0, 0, 0]
-    return FrameErrors((D_x[:, -1] - x_BTCHW).square().mean((2, 3, 4)), weight)  # the noised stream is the last
+    inputs = (x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
+    expected = denoiser.expect(*inputs)
+    D_x, _ = denoiser(*inputs, expected)
+    forecast = None
+    if expected.forecast is not None:
+        came = x_BTCHW[:, -expected.forecast.mean.shape[1] :]
+        forecast = expected.forecast.loss(came, denoiser.config.change_std)
+    error = (D_x[:, -1] - x_BTCHW).square().mean((2, 3, 4))  # the noised stream is the last
+    return FrameErrors(error, expected.loss_weight(sigma_BST[:, -1]), forecast)

@@ -1,0 +1,102 @@
+"""What the next latent frame will be, as far as two frames and the actions tell: a Gaussian for each of its values (ours).
+
+Axes: see `oniris_core.common.axes`; A features of an action.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum, normalize
+
+LEAST_SPREAD = 0.01
+"""Standard deviations of the latents below which a forecast claims no certainty."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Mean and standard deviation of each value of a frame to come, [B, T, C, H, W] each."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def loss(self, x_BTCHW: Tensor, scale: float) -> Tensor:
+        """[B, T]: how far the frames that came lie from it, what is to be minimised.
+
+        The squared error of the mean, in units of `scale`^2, and the negative log-likelihood of the spread, each pulling on
+        its own part only: a likelihood of both would fit the mean where it is certain already, and leave the rest.
+        """
+        error = (x_BTCHW - self.mean).square()
+        surprise = 0.5 * error.detach() / self.spread.square() + self.spread.log()
+        return (error / scale**2 + surprise).mean((2, 3, 4))
+
+
+class _Block(nn.Module):
+    """A residual block, scaled by what it is told and by what it sees in the frame as a whole."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first, self.second = (MPConv(channels, channels, kernel=3) for _ in range(2))
+        self.told, self.view = (MPConv(channels, channels) for _ in range(2))
+        self.told_gain, self.view_gain = (nn.Parameter(torch.zeros(())) for _ in range(2))
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """[N, channels, H, W], told [N, channels]."""
+        x = normalize(x, (1,))
+        # The mean over the frame tells every pixel what its neighbours cannot: whether the object is elsewhere.
+        view = self.view(normalize(x.mean((2, 3)), (1,)), gain=self.view_gain)
+        scale = 1 + self.told(told, gain=self.told_gain) + view
+        return mp_sum(x, self.second(mp_silu(self.first(mp_silu(x)) * scale[..., None, None])), 0.3)
+
+
+class Forecaster(nn.Module):
+    """A small convolutional network, magnitude-preserving as the UNet is, over the two clean frames before a frame.
+
+    Args:
+        latent_channels: C.
+        channels: width of the network.
+        action_features: A, the one for "no action" included.
+        change_std: the spread it starts from.
+    """
+
+    def __init__(self, latent_channels: int, channels: int, action_features: int, change_std: float):
+        super().__init__()
+        self.change_std = change_std
+        self.fourier = MPFourier(channels)
+        self.noise, self.action = MPConv(channels, channels), MPConv(action_features, channels)
+        self.stem = MPConv(2 * latent_channels + 1, channels, kernel=3)  # one more channel of ones: there are no biases
+        self.blocks = nn.ModuleList(_Block(channels) for _ in range(2))
+        self.head = nn.ModuleList(MPConv(channels, latent_channels, kernel=3) for _ in range(3))
+        self.head_gain = nn.Parameter(torch.zeros(3))
+        self.moves, self.moves_gain = MPConv(channels, 1, kernel=3), nn.Parameter(torch.zeros(1))
+        self.moves_bias = nn.Parameter(torch.ones(1))
+
+    def forward(self, older: Tensor, last: Tensor, sigma_BT: Tensor, actions_BTA: Tensor) -> Forecast:
+        """Forecast the frame after `last`.
+
+        Args:
+            older, last: [B, T, C, H, W], the two clean frames before each frame.
+            sigma_BT: the noise level `last` is declared to have.
+            actions_BTA: features of the actions that lead to the frame.
+        """
+        B, T = sigma_BT.shape
+        sigma = sigma_BT[..., None, None, None]
+        spread = (self.change_std**2 + 2 * sigma.square()).sqrt()
+        seen = torch.cat([last * torch.rsqrt(1 + sigma.square()), (last - older) / spread], dim=2)
+        x = self.stem(torch.cat([seen, torch.ones_like(seen[:, :, :1])], dim=2).flatten(0, 1))
+        told = mp_silu(mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), self.action(actions_BTA), 0.5))
+        for block in self.blocks:
+            x = block(x, told.flatten(0, 1))
+        x = mp_silu(x)
+        added, gain, log_spread = (
+            head(x, gain=head_gain).unflatten(0, (B, T))
+            for head, head_gain in zip(self.head, self.head_gain, strict=True)
+        )
+        # Whether a pixel moves at all. Where nothing does, a mean that is off by a little each time drifts away in the end,
+        # and a factor comes nearer to nothing than a sum.
+        moves = torch.sigmoid(self.moves(x, gain=self.moves_gain) + self.moves_bias).unflatten(0, (B, T))
+        # `gain` scales the last frame itself, value by value: what is noise in it is taken out where nothing moves.
+        mean = last + moves * (gain * last + self.change_std * added)
+        spread = moves * self.change_std * log_spread.clamp(max=3.0).exp()
+        return Forecast(mean, (spread.square() + LEAST_SPREAD**2).sqrt())
