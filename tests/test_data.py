@@ -329,7 +329,8 @@ def test_the_stores_are_laid_out_as_agreed(tiny_pipeline: Path) -> None:
     assert latents["data/latents"].shape == (M, 4, 4, 4)
     assert latents["data/latents"].dtype == np.float16
     assert latents["data/actions"].shape == (M, 4)
-    assert sum(1 + (int(n) - 1) // 4 for n in ends - starts) == M
+    still = latents.attrs["params"]["encode"]["still_latents"] * episodes["data/terminated"][...][ends - 1]
+    assert sum(group_count(int(n), 4, int(more)) for n, more in zip(ends - starts, still, strict=True)) == M
 
 
 def test_latent_actions_are_those_of_their_frames(tiny_pipeline: Path) -> None:
@@ -338,8 +339,12 @@ def test_latent_actions_are_those_of_their_frames(tiny_pipeline: Path) -> None:
         open_latents(tiny_pipeline / "data/latents.zarr"),
     )
     for e in range(len(episodes.episode_ends)):
-        (start, _), (first, last) = episodes.bounds(e), latents.bounds(e)
+        (start, end), (first, last) = episodes.bounds(e), latents.bounds(e)
         for g in range(last - first):
+            if g >= group_count(end - start, 4):
+                assert episodes.terminated[e]
+                assert set(latents.actions[first + g]) <= set(episodes.actions[start + 1 : end])
+                continue
             rows = [0] * 4 if g == 0 else range((g - 1) * 4 + 1, g * 4 + 1)
             assert latents.actions[first + g].tolist() == [episodes.actions[start + r] for r in rows]
     clips = LatentClips(latents, 0, 3, "x")

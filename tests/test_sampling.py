@@ -173,7 +173,7 @@ def test_one_past_is_continued_many_times() -> None:
     first = go(past, [7])
     assert not torch.allclose(first, go(past, [8]))
     assert torch.equal(first, go(past, [7]))  # rollouts did not touch it
-    torch.testing.assert_close(go(past.repeat(2), [8, 7])[1:], first, atol=1e-4, rtol=1e-5)  # values reach 50
+    torch.testing.assert_close(go(past.repeat(2), [8, 7])[1:], first, atol=1e-4, rtol=1e-4)  # values reach 50
 
 
 def test_a_rollout_is_endless_and_its_cache_is_not() -> None:

@@ -32,24 +32,6 @@ class Forecast:
         return (error / scale**2 + surprise).mean((2, 3, 4))
 
 
-class _Block(nn.Module):
-    """A residual block, scaled by what it is told and by what it sees in the frame as a whole."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.first, self.second = (MPConv(channels, channels, kernel=3) for _ in range(2))
-        self.told, self.view = (MPConv(channels, channels) for _ in range(2))
-        self.told_gain, self.view_gain = (nn.Parameter(torch.zeros(())) for _ in range(2))
-
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """[N, channels, H, W], told [N, channels]."""
-        x = normalize(x, (1,))
-        # The mean over the frame tells every pixel what its neighbours cannot: whether the object is elsewhere.
-        view = self.view(normalize(x.mean((2, 3)), (1,)), gain=self.view_gain)
-        scale = 1 + self.told(told, gain=self.told_gain) + view
-        return mp_sum(x, self.second(mp_silu(self.first(mp_silu(x)) * scale[..., None, None])), 0.3)
-
-
 class Forecaster(nn.Module):
     """A small convolutional network, magnitude-preserving as the UNet is, over the two clean frames before a frame.
 
@@ -66,7 +48,11 @@ class Forecaster(nn.Module):
         self.fourier = MPFourier(channels)
         self.noise, self.action = MPConv(channels, channels), MPConv(action_features, channels)
         self.stem = MPConv(2 * latent_channels + 1, channels, kernel=3)  # one more channel of ones: there are no biases
-        self.blocks = nn.ModuleList(_Block(channels) for _ in range(2))
+        self.first, self.second = (
+            nn.ModuleList(MPConv(channels, channels, kernel=3) for _ in range(2)) for _ in range(2)
+        )
+        self.embedding = nn.ModuleList(MPConv(channels, channels) for _ in range(2))
+        self.embedding_gain = nn.Parameter(torch.zeros(2))
         self.head = nn.ModuleList(MPConv(channels, latent_channels, kernel=3) for _ in range(3))
         self.head_gain = nn.Parameter(torch.zeros(3))
         self.moves, self.moves_gain = MPConv(channels, 1, kernel=3), nn.Parameter(torch.zeros(1))
@@ -86,8 +72,11 @@ class Forecaster(nn.Module):
         seen = torch.cat([last * torch.rsqrt(1 + sigma.square()), (last - older) / spread], dim=2)
         x = self.stem(torch.cat([seen, torch.ones_like(seen[:, :, :1])], dim=2).flatten(0, 1))
         told = mp_silu(mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), self.action(actions_BTA), 0.5))
-        for block in self.blocks:
-            x = block(x, told.flatten(0, 1))
+        blocks = zip(self.first, self.second, self.embedding, self.embedding_gain, strict=True)
+        for first, second, embedding, embedding_gain in blocks:
+            x = normalize(x, (1,))
+            scale = (embedding(told, gain=embedding_gain) + 1).flatten(0, 1)
+            x = mp_sum(x, second(mp_silu(first(mp_silu(x)) * scale[..., None, None])), 0.3)
         x = mp_silu(x)
         added, gain, log_spread = (
             head(x, gain=head_gain).unflatten(0, (B, T))
