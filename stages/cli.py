@@ -91,6 +91,9 @@ class StageCommand(TyperCommand):
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
                 _fail_alone(OUT_OF_MEMORY)
             raise
+        finally:
+            # A rank that leaves because another has died is told to stop by their launcher too, while it tidies up.
+            signal.signal(signal.SIGTERM, _leave_as_you_are)
         sys.exit(0)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -111,6 +114,10 @@ class StageCommand(TyperCommand):
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
     raise Interrupted(number)
+
+
+def _leave_as_you_are(_: int, __: FrameType | None) -> None:
+    """All is said and done; an exception from here would only be a traceback on the way out."""
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -86,7 +86,11 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> N
         ("render", ["--ema-width", "0.3"], r"render.ema_width = 0.3 should be less than 0.28"),
         ("train", ["--head-channels", "7"], r"head_channels must be even"),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
-        ("train", ["--precondition", "future"], r"train.precondition = 'future' should be 'forecast', 'past' or 'plain'"),
+        (
+            "train",
+            ["--precondition", "future"],
+            r"train.precondition = 'future' should be 'forecast', 'past' or 'plain'",
+        ),
         ("render", ["--sigma-min", "9"], r"sigma_min = 9 must not exceed sigma_max = 5"),
     ],
 )
