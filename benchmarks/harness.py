@@ -55,7 +55,9 @@ def make_denoiser(params: Path, channels: int, size: int, device: torch.device) 
     unet.check_latent_size(size, size)
     torch.manual_seed(0)
     denoiser = Denoiser(
-        DenoiserConfig(unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition, p.forecast_channels)
+        DenoiserConfig(
+            unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition, p.forecast_channels, p.forecast_attention
+        )  # fmt: skip
     )
     denoiser = denoiser.to(device)
     force_normalize_(denoiser)

@@ -185,6 +185,8 @@ def test_clip_index_lists_every_clip_once_and_none_across_episodes(lengths: list
     assert len(found) == len(index)
     assert index.too_short == sum(n < units for n in lengths)
     assert np.array_equal(index.draw(5, 1, "a", 2), index.draw(5, 1, "a", 2))
+    assert np.array_equal(index.draw(5, 1, "a", 2, 0.5), index.draw(5, 1, "a", 2, 0.5))
+    assert not index.offset[index.draw(50, 1, "a", 2, 1.0)].any()
 
 
 def test_randomness_is_keyed() -> None:

@@ -28,7 +28,7 @@ from oniris_core.training.checkpoints import Checkpoints
 from oniris_core.training.distributed import of_all_ranks
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.muon import Muon, orthogonalised
-from oniris_core.training.schedules import cosine, inverse_sqrt, warmup
+from oniris_core.training.schedules import cooldown, cosine, inverse_sqrt, warmup
 from oniris_core.training.vae import VaeTrainer
 from oniris_core.training.world import WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser
@@ -197,6 +197,8 @@ def test_power_ema_has_the_profile_it_claims() -> None:
 def test_learning_rates() -> None:
     assert [warmup(step, 4) for step in (0, 3, 9)] == [0.25, 1, 1]
     assert [inverse_sqrt(step, 100) for step in (0, 100, 400)] == [1, 1, 0.5]
+    assert [cooldown(step, 100, 0.5) for step in (0, 50, 75, 99)] == [1, 1, 0.5, 0.02]
+    assert [cooldown(step, 100, 0.0) for step in (0, 99)] == [1, 1]
     assert cosine(0, 10, 0.1) == 1
     assert cosine(5, 10, 0.1) == pytest.approx(0.55)
     assert cosine(10, 10, 0.1) == pytest.approx(0.1)

@@ -22,10 +22,10 @@ from oniris_core.world.unet import UNetConfig
 from tests.reference import dense_attention, dense_conv
 
 
-def make(seed=0, precondition="forecast", window=16, mult=(1, 2), blocks=1, video=(True, True), frame=(False, False)):
+def make(seed=0, precondition="forecast", window=16, mult=(1, 2), blocks=1, video=(True, True), frame=(False, False), sees=True):
     torch.manual_seed(seed)
     unet = UNetConfig(8, mult, blocks, video, frame, 4, window, 0.4)
-    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition, 8))
+    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition, 8, sees))
     force_normalize_(denoiser)
     with torch.no_grad():  # gains start at zero: open them, or half of the network is not tested
         for name, parameter in denoiser.named_parameters():
@@ -53,6 +53,7 @@ def architectures(draw):
     return make(
         draw(st.integers(0, 99)), draw(st.sampled_from(["forecast", "past", "plain"])), draw(st.integers(1, 6)),
         per_level(st.integers(1, 3)), draw(st.integers(1, 2)), per_level(st.booleans()), per_level(st.booleans()),
+        draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -378,6 +379,34 @@ def test_a_forecast_is_best_where_it_is_true():
         optimizer.step()
     assert abs(mean.item() - 0.7) < 0.01
     assert abs(log_spread.exp().item() - 0.3) < 0.01
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_with_attention_a_forecast_sees_the_whole_frame(sees):
+    """Convolutions alone reach six pixels far."""
+    denoiser = make(sees=sees)
+    frame = torch.randn(1, 1, 3, 16, 1, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = denoiser.forecaster(frame.detach(), frame, torch.full((1, 1), 0.05), torch.zeros(1, 1, 6))
+    (gradient,) = torch.autograd.grad(found.mean[..., 0, 0].sum(), frame)
+    assert (gradient[0, 0].abs().amax((0, 2)) > 0).tolist() == [row <= 6 or sees for row in range(16)]
+
+
+def test_a_convolution_works_out_its_past_once_for_all_noise_levels_of_a_frame():
+    denoiser, batch = make(), data()
+    _, cache = denoiser(*frames(batch, 0, 0, 3), Step())
+    x, sigma, actions, has_action = frames(batch, 1, 3, 4)
+    called = []
+    for module in denoiser.modules():
+        if isinstance(module, GatedCausalConv):
+            module.past.register_forward_hook(lambda *_: called.append(1))
+    first = denoiser(x, sigma, actions, has_action, Step(cache))[0]
+    blocks = len(called)
+    again = denoiser(x, sigma, actions, has_action, Step(cache))[0]
+    denoiser(x, 2 * sigma, actions, has_action, Step(cache))
+    assert blocks == len(called) == len(cache.blocks) > 0
+    assert torch.equal(first, again)
+    denoiser(x, sigma, actions, has_action, Step(cache.repeat(1)))  # a copy knows nothing of that
+    assert len(called) == 2 * blocks
 
 
 def test_a_forecast_made_before_serves_every_noise_level():

@@ -28,10 +28,14 @@ class TrainParams(FitParams):
     )
     forecast_channels: Positive = Field(description="width of the network that forecasts the next frame")
 
+    forecast_attention: bool = Field(description="let every pixel of the forecast see the whole of the last frame")
+
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
+    start_share: Share = Field(description="share of the clips that begin with their episode, as a rollout does")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
     lr_ref_steps: Positive = Field(description="steps after which it falls as the inverse square root")
+    cooldown_share: Share = Field(description="last share of the steps, over which the learning rate falls to zero")
     p_mean: Float = Field(description="mean of the logarithm of the noise level sigma in training")
     p_std: Float = Field(gt=0, description="standard deviation of the logarithm of sigma")
     context_noise: Float = Field(ge=0, le=2, description="sigma of the clean frames: from 0 up to this, drawn per clip")

@@ -17,6 +17,9 @@ from oniris_core.world.context import Cache, Context, FrameOnly, Step
 from oniris_core.world.denoiser import Denoiser
 
 
+import os
+LIMIT = float(os.environ.get("LIMIT", "1"))
+
 @dataclass(frozen=True)
 class Sampler:
     """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
@@ -151,9 +154,12 @@ def generate(
 
     def guided(of: Callable[[_Model], Tensor]) -> Tensor:
         value = of(full)
-        for other, weight in (
-            (early, sampler.autoguidance), (unasked, sampler.action_guidance), (pastless, sampler.guidance)
-        ):  # fmt: skip
+        if early is not None:
+            # What the forecast is sure of stays: an early model that errs there by a little, always alike, would be moved
+            # away from by a little in every frame, and a lander that lies still would fade in the end.
+            away, limit = (sampler.autoguidance - 1) * (value - of(early)), LIMIT * full.spread
+            value = value + away.clamp(-limit, limit)
+        for other, weight in ((unasked, sampler.action_guidance), (pastless, sampler.guidance)):
             if other is not None:
                 value = torch.lerp(of(other), value, weight)
         return value
@@ -199,6 +205,11 @@ class _Model:
     def center(self) -> Tensor:
         """[B, C, H, W]: where the frame is expected."""
         return self._expected.center[:, 0, 0]
+
+    @property
+    def spread(self) -> Tensor:
+        """How far from there, a standard deviation: [B, C, H, W] of each value, or [B, 1, 1, 1] of all."""
+        return self._expected.spread[:, 0, 0]
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """The clean frame that it takes x to be."""

@@ -17,7 +17,7 @@ from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.training.distributed import Ranks, of_all_ranks
 from oniris_core.training.fit import Outcome
 from oniris_core.training.muon import Muon
-from oniris_core.training.schedules import inverse_sqrt, warmup
+from oniris_core.training.schedules import cooldown, inverse_sqrt, warmup
 from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.training.state import TrainState
 from oniris_core.world.averages import snapshot_steps
@@ -36,8 +36,9 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     unet.check_latent_size(height, width)
     features = store.action_spec.features * store.actions.shape[1]
     return DenoiserConfig(
-        unet, channels, height, width, features, store.change_std, params.precondition, params.forecast_channels
-    )
+        unet, channels, height, width, features, store.change_std, params.precondition, params.forecast_channels,
+        params.forecast_attention,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class WorldTrainer:
         """Random clips with random noise. Shares are drawn: of steps without a past, of clips without actions."""
         p, seed, device = self._params, self._seed, self.device
         mine = self._ranks.part(p.batch, p.accumulate, part)
-        clips = self._clips[self._clips.index.draw(p.batch, seed, "world/clips", step)[mine]]
+        clips = self._clips[self._drawn(step)[mine]]
         acts = numpy_rng(seed, "world/action_drop", step).random(p.batch)[mine] >= p.action_drop_share
         # A clip's noise depends on its place in the step, not on who draws it.
         draws = [self._noise(clips.latents[i], step, int(place)) for i, place in enumerate(mine)]
@@ -138,6 +139,10 @@ class WorldTrainer:
             frame_only=bool(numpy_rng(seed, "world/frame_only", step).random() < p.frame_only_share),
         )  # fmt: skip
 
+    def _drawn(self, step: int) -> np.ndarray:
+        p = self._params
+        return self._clips.index.draw(p.batch, self._seed, "world/clips", step, p.start_share)
+
     def _noise(self, latents: np.ndarray, step: int, place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p, generator = self._params, torch_generator(self._seed, "world/noise", step, place)
         sigma = (p.p_mean + p.p_std * torch.randn(len(latents), generator=generator)).exp()
@@ -147,9 +152,10 @@ class WorldTrainer:
         return sigma, noise, clean_sigma, clean_noise
 
     def lr(self, step: int) -> float:
-        """Warm-up, then constant, then inverse square root."""
+        """Warm-up, then constant, then inverse square root, at last down to zero."""
         p = self._params
-        return p.lr * warmup(step, p.warmup_steps) * inverse_sqrt(step, p.lr_ref_steps)
+        falling = inverse_sqrt(step, p.lr_ref_steps) * cooldown(step, p.steps, p.cooldown_share)
+        return p.lr * warmup(step, p.warmup_steps) * falling
 
     def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Forced weight normalisation (arXiv 2312.02696, eq. 66); the usual loss takes in the frames of all ranks."""
@@ -160,5 +166,4 @@ class WorldTrainer:
 
     def describe(self, step: int) -> str:
         """The episodes of a step."""
-        clips = self._clips.index.draw(self._params.batch, self._seed, "world/clips", step)
-        return f"episodes {', '.join(map(str, self._clips.index.episode[clips]))}"
+        return f"episodes {', '.join(map(str, self._clips.index.episode[self._drawn(step)]))}"

@@ -7,17 +7,28 @@ Information crosses frames in two modules only, `GatedCausalConv` and `Attention
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class ConvCache:
-    """The last two clean activations a gated convolution read: frames [B, 0..2, C, H, W]."""
+    """The last two clean activations a gated convolution read: frames [B, 0..2, C, H, W].
+
+    What it makes of them for the frame that follows is the same at every noise level of that frame: the first step that
+    asks `for_next` works it out, the others find it here.
+    """
 
     frames: Tensor
+    _worked_out: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+
+    def for_next(self, work_out: Callable[[], Tensor]) -> Tensor:
+        """What `work_out` returned when it was first asked for here; it must be the same for all who ask."""
+        if not self._worked_out:
+            self._worked_out.append(work_out())
+        return self._worked_out[0]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class DenoiserConfig:
         precondition: "forecast" (predict what a forecast from the last two clean frames leaves open), "past" (the change
             from the last clean frame) or "plain".
         forecast_channels: width of the network that forecasts.
+        forecast_attention: whether each of its pixels sees the whole frame.
     """
 
     unet: UNetConfig
@@ -38,6 +39,7 @@ class DenoiserConfig:
     change_std: float
     precondition: str
     forecast_channels: int = 0
+    forecast_attention: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -116,8 +118,9 @@ class Denoiser(nn.Module):
         self.forecaster = None
         if config.precondition == "forecast":
             self.forecaster = Forecaster(
-                config.latent_channels, config.forecast_channels, config.action_features + 1, config.change_std
-            )
+                config.latent_channels, config.forecast_channels, config.action_features + 1, config.change_std,
+                config.forecast_attention,
+            )  # fmt: skip
 
     def expect(
         self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum, normalize
+from oniris_core.world.context import FrameOnly
+from oniris_core.world.temporal import Attention
 
 LEAST_SPREAD = 0.01
 """Standard deviations of the latents below which a forecast claims no certainty."""
@@ -40,9 +42,11 @@ class Forecaster(nn.Module):
         channels: width of the network.
         action_features: A, the one for "no action" included.
         change_std: the spread it starts from.
+        attention: whether each pixel sees the whole frame, between the two blocks: convolutions alone reach six pixels
+            far, too few to know at the top of the sky that there lies a lander on the ground already.
     """
 
-    def __init__(self, latent_channels: int, channels: int, action_features: int, change_std: float):
+    def __init__(self, latent_channels: int, channels: int, action_features: int, change_std: float, attention: bool):
         super().__init__()
         self.change_std = change_std
         self.fourier = MPFourier(channels)
@@ -53,6 +57,7 @@ class Forecaster(nn.Module):
         )
         self.embedding = nn.ModuleList(MPConv(channels, channels) for _ in range(2))
         self.embedding_gain = nn.Parameter(torch.zeros(2))
+        self.attention = Attention(channels, channels, window=0) if attention else None
         self.head = nn.ModuleList(MPConv(channels, latent_channels, kernel=3) for _ in range(3))
         self.head_gain = nn.Parameter(torch.zeros(3))
         self.moves, self.moves_gain = MPConv(channels, 1, kernel=3), nn.Parameter(torch.zeros(1))
@@ -73,10 +78,13 @@ class Forecaster(nn.Module):
         x = self.stem(torch.cat([seen, torch.ones_like(seen[:, :, :1])], dim=2).flatten(0, 1))
         told = mp_silu(mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), self.action(actions_BTA), 0.5))
         blocks = zip(self.first, self.second, self.embedding, self.embedding_gain, strict=True)
-        for first, second, embedding, embedding_gain in blocks:
+        for number, (first, second, embedding, embedding_gain) in enumerate(blocks):
             x = normalize(x, (1,))
             scale = (embedding(told, gain=embedding_gain) + 1).flatten(0, 1)
             x = mp_sum(x, second(mp_silu(first(mp_silu(x)) * scale[..., None, None])), 0.3)
+            if number == 0 and self.attention is not None:
+                seen, _ = self.attention(x[None, None], torch.arange(len(x), device=x.device), FrameOnly(), None)
+                x = mp_sum(x, seen[0, 0], 0.3)
         x = mp_silu(x)
         added, gain, log_spread = (
             head(x, gain=head_gain).unflatten(0, (B, T))

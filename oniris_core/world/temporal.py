@@ -60,9 +60,13 @@ class GatedCausalConv(nn.Module):
             # For frame e of `known` the pair is (max(e-2, 0), e-1): with one more copy of the first frame in front,
             # both are plain slices.
             end, start = known.shape[1] - 1, known.shape[1] - T + first - 1
-            older = torch.cat([known[:, :1], known], dim=1)[:, start:end]
-            pairs = torch.cat([older, known[:, start:end]], dim=2)
-            past = self.past(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])[:, None]  # one for both streams
+
+            def of_pairs() -> Tensor:
+                older = torch.cat([known[:, :1], known], dim=1)[:, start:end]
+                pairs = torch.cat([older, known[:, start:end]], dim=2)
+                return self.past(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])[:, None]  # one for both streams
+
+            past = of_pairs() if cache is None or T > 1 else cache.for_next(of_pairs)
             a, b, c = self.gate
             position = torch.log1p(positions_T[first:].to(c_noise_BST.dtype))
             gate = torch.sigmoid(a * c_noise_BST[:, :, first:] + b * position + c)[..., None, None, None]
