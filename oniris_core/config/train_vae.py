@@ -1,5 +1,7 @@
 """Parameters of the stage `train_vae`."""
 
+import math
+
 from pydantic import Field, model_validator
 
 from oniris_core.config.base import Count, Float, Ints, Positive, Share
@@ -18,6 +20,10 @@ class TrainVaeParams(FitParams):
     noise_max: Share = Field(description="largest share of noise in the latents the decoder is trained on")
 
     clip_frames: Positive = Field(description="frames of a clip, a multiple of the time compression")
+    crop: Count = Field(
+        description="height and width of the part of a clip that is trained on, a multiple of the space compression; 0: all"
+    )
+    motion_share: Share = Field(description="share of these parts that are chosen where something moves")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
     final_lr_share: Share = Field(description="learning rate of the last step, as a share of the highest")
@@ -55,4 +61,7 @@ class TrainVaeParams(FitParams):
             raise ValueError("perceptual_weight needs perceptual_path, a safetensors file of VGG weights")
         if self.clip_frames % group:
             raise ValueError(f"clip_frames = {self.clip_frames} must be a multiple of the time compression {group}")
+        space = math.prod(self.space_compression)
+        if self.crop % space:
+            raise ValueError(f"crop = {self.crop} must be a multiple of the space compression {space}, or 0")
         return self

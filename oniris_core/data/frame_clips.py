@@ -8,6 +8,28 @@ from oniris_core.data.episodes import EpisodeStore
 from oniris_core.data.groups import group_count, read_groups
 
 
+def cut_out(clip_THWC: np.ndarray, size: int, motion_share: float, rng: np.random.Generator) -> np.ndarray:
+    """A square part of a clip, the same pixels of every frame: uint8 [T, size, size, 3].
+
+    Args:
+        clip_THWC: uint8, at least `size` high and wide.
+        size: pixels.
+        motion_share: chance of the part to hold a pixel drawn by how much it changes in the clip (its range, squared),
+            where anything does; else it lies anywhere. Small things that move are few pixels of most frames.
+        rng: for the drawing.
+    """
+    height, width = clip_THWC.shape[1:3]
+    row, column = (int(rng.integers(length - size + 1)) for length in (height, width))
+    follows, at, inside = rng.random() < motion_share, rng.random(), rng.integers(size, size=2)
+    if follows:
+        moved = (clip_THWC.max(0) - clip_THWC.min(0)).astype(np.int64).max(-1) ** 2
+        total = moved.cumsum()
+        if total[-1]:
+            y, x = divmod(int(np.searchsorted(total, at * total[-1], side="right")), width)
+            row, column = min(max(y - inside[0], 0), height - size), min(max(x - inside[1], 0), width - size)
+    return clip_THWC[:, row : row + size, column : column + size]
+
+
 class FrameClips:
     """Clips of whole groups of frames, as uint8 [B, T, H, W, 3]."""
 
@@ -21,6 +43,11 @@ class FrameClips:
         self.index: ClipIndex = index_clips(
             episodes, groups, self._groups_per_clip, f"train_vae.clip_frames = {frames} (groups of {group} frames)"
         )
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self._store.frame_size
 
     @property
     def in_memory(self) -> bool:

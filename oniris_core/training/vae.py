@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oniris_core.common.errors import OnirisError
-from oniris_core.common.seeds import torch_generator
+from oniris_core.common.errors import OnirisError, UserError
+from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.config.train_vae import TrainVaeParams
-from oniris_core.data.frame_clips import FrameClips
+from oniris_core.data.frame_clips import FrameClips, cut_out
 from oniris_core.training.distributed import Ranks, average_gradients, average_of_ranks, of_all_ranks
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.fit import Outcome
@@ -105,6 +106,12 @@ class VaeTrainer:
         perceptual: Perceptual | None = None,
         ranks: Ranks | None = None,
     ):
+        if params.crop > min(clips.frame_size):
+            height, width = clips.frame_size
+            raise UserError(
+                f"train_vae.crop = {params.crop} is larger than the frames of {height} x {width}: choose at most "
+                f"{min(height, width)}, or 0 for whole frames"
+            )
         self._params, self._clips, self._seed, self.device = params, clips, seed, device
         self._ranks = ranks or Ranks()
         torch.manual_seed(int(torch_generator(seed, "vae/init").initial_seed()))
@@ -124,9 +131,12 @@ class VaeTrainer:
         self.in_memory = clips.in_memory and device.type == "cpu"
 
     def batch(self, step: int, part: int) -> VaeBatch:
-        """Random clips with random noise."""
+        """Random clips, or parts of them, with random noise."""
         p, mine = self._params, self._ranks.part(self._params.batch, self._params.accumulate, part)
         frames = self._clips[self._clips.index.draw(p.batch, self._seed, "vae/clips", step)[mine]]
+        if p.crop:
+            rngs = [numpy_rng(self._seed, "vae/crop", step, int(place)) for place in mine]
+            frames = np.stack([cut_out(f, p.crop, p.motion_share, rng) for f, rng in zip(frames, rngs, strict=True)])
         shape = self.vae.config.latent_shape(*frames.shape[1:4])
         # A clip's noise depends on its place in the step, not on who draws it.
         generators = [torch_generator(self._seed, "vae/noise", step, int(place)) for place in mine]
