@@ -167,6 +167,6 @@ def test_a_model_from_before_snapshots_has_its_tracked_widths_only(pipeline: Pat
     with pytest.raises(UserError, match="no snapshots to make others from"):
         load_world(folder, 0.075)
     assert load_world(folder).early is None
-    refused = run(pipeline, "render")
+    refused = run(pipeline, "render", "--autoguidance", "1.6")
     assert refused.exit_code == 2
     assert "render.autoguidance = 1.6 needs the model of early training, but" in refused.output

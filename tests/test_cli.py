@@ -73,6 +73,7 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> N
         ("train", [], r"data/latents.zarr is missing: run `dvc repro encode`"),
         ("render", [], r"models/vae is missing: run `dvc repro train_vae`"),
         ("train_vae", ["--clip-frames", "6"], r"clip_frames = 6 must be a multiple of the time compression 4"),
+        ("train_vae", ["--crop", "12"], r"crop = 12 must be a multiple of the space compression 8, or 0"),
         ("train_vae", ["--channels", "8,16,32"], r"one entry per level"),
         ("train_vae", ["--kernel", "4"], r"kernel must be odd"),
         ("train_vae", ["--adversarial-weight", "2"], r"adversarial_weight = 2 should be less than or equal to 1"),
@@ -234,8 +235,12 @@ class Damage:
 
     @staticmethod
     def indivisible(folder: Path) -> tuple[str, list[str], str]:
-        options = ["--space-compression", "5,2"]
+        options = ["--space-compression", "5,2", "--crop", "0"]
         return "train_vae", options, r"32 x 32 are not divisible by the space compression 10.*30 x 30"
+
+    @staticmethod
+    def crop_too_large(folder: Path) -> tuple[str, list[str], str]:
+        return "train_vae", ["--crop", "40"], r"train_vae.crop = 40 is larger than the frames of 32 x 32: choose at most 32"
 
     @staticmethod
     def unet_too_deep(folder: Path) -> tuple[str, list[str], str]:

@@ -21,7 +21,7 @@ from oniris_core.data.actions import ActionSpec, action_spec
 from oniris_core.data.clips import index_clips
 from oniris_core.data.environments import fit_screen, make_env, screen_of
 from oniris_core.data.episodes import open_episodes
-from oniris_core.data.frame_clips import FrameClips
+from oniris_core.data.frame_clips import FrameClips, cut_out
 from oniris_core.data.groups import group_actions, group_count, group_rows, read_groups
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
@@ -248,6 +248,25 @@ def test_identical_clips_are_refused_and_the_background_is_the_episodes_median(t
         UserError, match=rf"all {len(still.index)} clips show the same frames: there is nothing to learn"
     ):
         still.refuse_constant()
+
+
+def test_parts_of_clips_follow_what_moves() -> None:
+    clip = np.zeros((4, 24, 40, 3), np.uint8)
+    clip[:, 20:] = 255  # the ground
+    clip[2, 3, 37] = 90  # what moves
+    clip[0, 20, 0] = 250  # hardly anything: 25 against 8100
+    rng = np.random.default_rng(0)
+    following, anywhere = (
+        np.mean([(cut_out(clip, 8, share, rng) == 90).any() for _ in range(300)]) for share in (1.0, 0.0)
+    )
+    assert following > 0.97
+    assert anywhere < 0.2  # it lies in 12 of 561 places
+    parts = [cut_out(clip, 8, 1.0, rng) for _ in range(50)]
+    assert all(part.shape == (4, 8, 8, 3) for part in parts)
+    assert len({part.tobytes() for part in parts}) > 5  # it is not always at the same place of the part
+    still = np.arange(24 * 40 * 3, dtype=np.uint32).astype(np.uint8).reshape(1, 24, 40, 3).repeat(4, 0)
+    assert len({cut_out(still, 8, 1.0, rng).tobytes() for _ in range(50)}) > 20  # nothing moves: anywhere
+    assert cut_out(still, 24, 1.0, rng).shape == (4, 24, 24, 3)
 
 
 def test_only_the_rows_of_the_groups_asked_for_are_read() -> None:

@@ -137,6 +137,21 @@ def test_autoguidance_has_a_past_of_its_own() -> None:
     assert not torch.allclose(go(make(), SAMPLER), go(early, SAMPLER))
 
 
+def test_at_a_lower_temperature_futures_lie_closer_together_and_at_zero_there_is_one() -> None:
+    denoiser, (x, _, actions, has_action) = make(), data(B=1, T=4)
+    past = prefill(denoiser, x[:, 0, :2], actions[:, :2], has_action[:, :2], SAMPLER).repeat(6)
+    future = [a.expand(6, -1) for a in actions[:, 2:].unbind(1)]
+
+    def spread(temperature: float) -> float:
+        frames = list(generate(denoiser, past, future, replace(SAMPLER, temperature=temperature), list(range(6))))
+        return float(frames[-1].std(0).mean())
+
+    warm, cool, cold = spread(1.0), spread(0.3), spread(0.0)
+    assert warm > 2 * cool
+    assert cool > 1e-3
+    assert cold < 1e-6
+
+
 def test_guidance_costs_nothing_when_off_and_one_pass_each_when_on() -> None:
     passes = {}
     for g, a, e in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2)):

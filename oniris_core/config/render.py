@@ -33,6 +33,9 @@ class RenderParams(Params):
     sigma_max: Float = Field(gt=0, description="noise level generation starts from")
     sigma_min: Float = Field(gt=0, description="last noise level before zero")
     rho: Float = Field(ge=1, description="curvature of the noise schedule")
+    temperature: Float = Field(
+        ge=0, description="scale of the noise a frame starts from; 1: as trained, below: nearer to what is likeliest"
+    )
     churn: Float = Field(ge=0, description="noise renewed during sampling (0: deterministic solver)")
     guidance: Float = Field(
         ge=0, description="0: the weak model without a past; 1: the full model; above: away from the weak"

@@ -17,9 +17,6 @@ from oniris_core.world.context import Cache, Context, FrameOnly, Step
 from oniris_core.world.denoiser import Denoiser
 
 
-import os
-LIMIT = float(os.environ.get("LIMIT", "1"))
-
 @dataclass(frozen=True)
 class Sampler:
     """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
@@ -41,6 +38,7 @@ class Sampler:
     context_sigma: float
     action_guidance: float = 1.0
     autoguidance: float = 1.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
@@ -53,7 +51,7 @@ class Sampler:
         """The sampler that the parameters describe."""
         return Sampler(
             params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.churn, params.guidance,
-            params.context_sigma, params.action_guidance, params.autoguidance,
+            params.context_sigma, params.action_guidance, params.autoguidance, params.temperature,
         )  # fmt: skip
 
 
@@ -154,12 +152,9 @@ def generate(
 
     def guided(of: Callable[[_Model], Tensor]) -> Tensor:
         value = of(full)
-        if early is not None:
-            # What the forecast is sure of stays: an early model that errs there by a little, always alike, would be moved
-            # away from by a little in every frame, and a lander that lies still would fade in the end.
-            away, limit = (sampler.autoguidance - 1) * (value - of(early)), LIMIT * full.spread
-            value = value + away.clamp(-limit, limit)
-        for other, weight in ((unasked, sampler.action_guidance), (pastless, sampler.guidance)):
+        for other, weight in (
+            (early, sampler.autoguidance), (unasked, sampler.action_guidance), (pastless, sampler.guidance)
+        ):  # fmt: skip
             if other is not None:
                 value = torch.lerp(of(other), value, weight)
         return value
@@ -176,8 +171,9 @@ def generate(
 
         for model in models:
             model.begin(actions_BA, shape)
-        # The flow starts around what is expected: sigma_max is small where that is much.
-        start = guided(lambda model: model.center) + sampler.sigma_max * noise()
+        # The flow starts around what is expected: sigma_max is small where that is much. At a temperature below 1 it starts,
+        # and so ends, nearer to it: what the network does not know is then no longer shown as if it were chance.
+        start = guided(lambda model: model.center) + sampler.temperature * sampler.sigma_max * noise()
         x = heun(denoise, start, sigmas, sampler.churn, noise)
         for model in models:
             model.remember(x, sampler.context_sigma)
@@ -205,11 +201,6 @@ class _Model:
     def center(self) -> Tensor:
         """[B, C, H, W]: where the frame is expected."""
         return self._expected.center[:, 0, 0]
-
-    @property
-    def spread(self) -> Tensor:
-        """How far from there, a standard deviation: [B, C, H, W] of each value, or [B, 1, 1, 1] of all."""
-        return self._expected.spread[:, 0, 0]
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """The clean frame that it takes x to be."""
