@@ -57,7 +57,7 @@ def make_denoiser(params: Path, channels: int, size: int, device: torch.device) 
     denoiser = Denoiser(
         DenoiserConfig(
             unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition, p.forecast_channels, p.forecast_attention
-        )  # fmt: skip
+        )
     )
     denoiser = denoiser.to(device)
     force_normalize_(denoiser)

@@ -240,7 +240,11 @@ class Damage:
 
     @staticmethod
     def crop_too_large(folder: Path) -> tuple[str, list[str], str]:
-        return "train_vae", ["--crop", "40"], r"train_vae.crop = 40 is larger than the frames of 32 x 32: choose at most 32"
+        return (
+            "train_vae",
+            ["--crop", "40"],
+            r"train_vae.crop = 40 is larger than the frames of 32 x 32: choose at most 32",
+        )
 
     @staticmethod
     def unet_too_deep(folder: Path) -> tuple[str, list[str], str]:

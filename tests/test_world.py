@@ -22,7 +22,16 @@ from oniris_core.world.unet import UNetConfig
 from tests.reference import dense_attention, dense_conv
 
 
-def make(seed=0, precondition="forecast", window=16, mult=(1, 2), blocks=1, video=(True, True), frame=(False, False), sees=True):
+def make(
+    seed=0,
+    precondition="forecast",
+    window=16,
+    mult=(1, 2),
+    blocks=1,
+    video=(True, True),
+    frame=(False, False),
+    sees=True,
+):
     torch.manual_seed(seed)
     unet = UNetConfig(8, mult, blocks, video, frame, 4, window, 0.4)
     denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition, 8, sees))
