@@ -15,7 +15,7 @@ import torch
 from oniris_core import sampling, vae, world
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.groups import group_rows
-from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill
+from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill, settle
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
 from oniris_core.vae.codec import Codec
@@ -150,6 +150,29 @@ def test_at_a_lower_temperature_futures_lie_closer_together_and_at_zero_there_is
     assert warm > 2 * cool
     assert cool > 1e-3
     assert cold < 1e-6
+
+
+def test_what_hardly_changes_stays_exactly_as_it_was() -> None:
+    last = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = last + 0.02
+    x[1, :, 2, 3] += torch.tensor([0.1, 0.0, 0.0])
+    moved = settle(x, last, 0.05) != last
+    assert moved.nonzero().tolist() == [[1, c, 2, 3] for c in range(3)]  # a pixel with all its channels
+    assert torch.equal(settle(x, last, 0.0), x)
+
+
+def test_a_rollout_settles_frame_by_frame() -> None:
+    denoiser, (x, _, actions, has_action) = make(), data(B=1, T=5)
+    past = prefill(denoiser, x[:, 0, :2], actions[:, :2], has_action[:, :2], SAMPLER)
+    future = actions[:, 2:].unbind(1)
+    still = list(generate(denoiser, past, future, replace(SAMPLER, still_change=1e9), [0]))
+    assert all(torch.equal(frame, x[:, 0, 1]) for frame in still)
+    free = list(generate(denoiser, past, future, SAMPLER, [0]))
+    between = float((free[0] - x[:, 0, 1]).square().mean(1).sqrt().median())
+    part = next(generate(denoiser, past, future, replace(SAMPLER, still_change=between), [0]))
+    kept = (part == x[:, 0, 1]).all(1)
+    assert 0 < int(kept.sum()) < kept.numel()
+    assert torch.equal(part[0, :, ~kept[0]], free[0][0, :, ~kept[0]])
 
 
 def test_guidance_costs_nothing_when_off_and_one_pass_each_when_on() -> None:

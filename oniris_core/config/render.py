@@ -36,6 +36,10 @@ class RenderParams(Params):
     temperature: Float = Field(
         ge=0, description="scale of the noise a frame starts from; 1: as trained, below: nearer to what is likeliest"
     )
+    still_change: Float = Field(
+        ge=0,
+        description="a latent pixel that changes by less (rms, standard deviations) stays exactly as it was; 0: off",
+    )
     churn: Float = Field(ge=0, description="noise renewed during sampling (0: deterministic solver)")
     guidance: Float = Field(
         ge=0, description="0: the weak model without a past; 1: the full model; above: away from the weak"

@@ -39,6 +39,7 @@ class Sampler:
     action_guidance: float = 1.0
     autoguidance: float = 1.0
     temperature: float = 1.0
+    still_change: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
@@ -52,6 +53,7 @@ class Sampler:
         return Sampler(
             params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.churn, params.guidance,
             params.context_sigma, params.action_guidance, params.autoguidance, params.temperature,
+            params.still_change,
         )  # fmt: skip
 
 
@@ -175,9 +177,25 @@ def generate(
         # and so ends, nearer to it: what the network does not know is then no longer shown as if it were chance.
         start = guided(lambda model: model.center) + sampler.temperature * sampler.sigma_max * noise()
         x = heun(denoise, start, sigmas, sampler.churn, noise)
+        assert full.cache.clean is not None
+        x = settle(x, full.cache.clean[:, -1], sampler.still_change)
         for model in models:
             model.remember(x, sampler.context_sigma)
         yield x
+
+
+def settle(x_BCHW: Tensor, last_BCHW: Tensor, least: float) -> Tensor:
+    """Let latent pixels whose change is none worth the name stay exactly as they were (ours).
+
+    A network that is off by a little, always alike, would else let what lies still fade within some hundred frames.
+
+    Args:
+        x_BCHW: standardised latent frames.
+        last_BCHW: the ones before.
+        least: root-mean-square change, over channels, from which on a pixel has changed.
+    """
+    change = (x_BCHW - last_BCHW).square().mean(1, keepdim=True).sqrt()
+    return torch.where(change < least, last_BCHW, x_BCHW)
 
 
 class _Model:
