@@ -33,7 +33,7 @@ def dense_attention(self: Attention, x, positions, context, cache):
         q, k = rotate(q, angles), rotate(k, angles)
         mask = visible(T, self.window)
     else:
-        mask = torch.eye(2 * T, dtype=torch.bool)
+        mask = torch.eye(S * T, dtype=torch.bool)  # within a frame: of one stream as well
     mask = mask.repeat_interleave(H * W, 0).repeat_interleave(H * W, 1)
     q, k, v = (rearrange(z, "b s t n p d -> b n (s t p) d") for z in (q, k, v))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
