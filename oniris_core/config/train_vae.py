@@ -54,14 +54,11 @@ class TrainVaeParams(FitParams):
             raise ValueError("time_compression, space_compression and channels must have one entry per level each")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {self.kernel}")
-        group = 1
-        for factor in self.time_compression:
-            group *= factor
+        group, space = math.prod(self.time_compression), math.prod(self.space_compression)
         if self.perceptual_weight and not self.perceptual_path:
             raise ValueError("perceptual_weight needs perceptual_path, a safetensors file of VGG weights")
         if self.clip_frames % group:
             raise ValueError(f"clip_frames = {self.clip_frames} must be a multiple of the time compression {group}")
-        space = math.prod(self.space_compression)
         if self.crop % space:
             raise ValueError(f"crop = {self.crop} must be a multiple of the space compression {space}, or 0")
         return self
