@@ -47,7 +47,7 @@ def app(
     from oniris_core.training.session import onlookers, session
     from oniris_core.training.state import TrainState
     from oniris_core.training.stopwatch import spent
-    from oniris_core.training.vae import VaeTrainer, vae_config
+    from oniris_core.training.vae import VaeTrainer, check_crop, vae_config
     from oniris_core.vae.model import Vae
     from oniris_core.vae.perceptual import Perceptual
     from oniris_core.vae.store import save_vae
@@ -56,6 +56,7 @@ def app(
         raise SystemExit(launch("stages.train_vae", settings.arguments, params.processes))
     config = vae_config(params)
     config.check_frame_size(*store.frame_size)
+    check_crop(params, *store.frame_size)
     clips = FrameClips(store, TRAIN, params.clip_frames, config.group)
     held_out = FrameClips(store, HELD_OUT, params.clip_frames, config.group)
     if clips.index.too_short:

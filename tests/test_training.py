@@ -4,10 +4,12 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -30,7 +32,7 @@ from oniris_core.training.ema import PowerEma
 from oniris_core.training.muon import Muon, orthogonalised
 from oniris_core.training.schedules import cooldown, cosine, inverse_sqrt, warmup
 from oniris_core.training.vae import VaeTrainer
-from oniris_core.training.world import WorldTrainer, denoiser_config
+from oniris_core.training.world import WorldBatch, WorldObjective, WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser
 from oniris_core.world.loss import PAIRS, ExpectedLoss, loss_rows
 from tests.conftest import Run, start, tree
@@ -86,25 +88,37 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+STEPS = ("--steps", "40", "--checkpoint-every", "10", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a world model that was trained without a stop."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "pipeline"
+    shutil.copytree(tiny_pipeline, folder)
+    process = start(folder, "train", *STEPS, "--out", "a", "--report", "ra")
+    assert process.communicate()[1]
+    assert process.returncode == 0
+    return tree(folder / "a")
+
+
 @pytest.mark.pipeline
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_process_goes_on_from_its_checkpoint(number: int, exit_code: int, pipeline: Path) -> None:
-    options = ("--steps", "60", "--checkpoint-every", "10", "--threads", "1")
-    undisturbed = start(pipeline, "train", *options, "--out", "a", "--report", "ra")
-    assert undisturbed.communicate()[1]
-    assert undisturbed.returncode == 0
-    with start(pipeline, "train", *options, "--out", "b", "--report", "rb") as process:
+def test_a_stopped_process_goes_on_from_its_checkpoint(
+    number: int, exit_code: int, pipeline: Path, undisturbed: dict[str, bytes]
+) -> None:
+    with start(pipeline, "train", *STEPS, "--out", "b", "--report", "rb") as process:
         wait_for_checkpoint(pipeline, process)
         process.send_signal(number)
         _, said = process.communicate()
     assert process.returncode == exit_code
     assert "Traceback" not in said
     assert not (pipeline / "b").exists()
-    with start(pipeline, "train", *options, "--out", "b", "--report", "rb") as process:
+    with start(pipeline, "train", *STEPS, "--out", "b", "--report", "rb") as process:
         _, said = process.communicate()
     assert process.returncode == 0
     assert "going on from step" in said
-    assert tree(pipeline / "a") == tree(pipeline / "b")
+    assert tree(pipeline / "b") == undisturbed
 
 
 @pytest.mark.pipeline
@@ -245,6 +259,39 @@ def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path, tmp_pa
     dropped = ~some[:, 1:].any(1)
     assert torch.equal(some[~dropped], whole[~dropped])  # a clip keeps all of its actions or none
     assert 0.2 < float(dropped.float().mean()) < 0.6
+
+
+def objective_and_batch(pipeline: Path, folder: Path, **values: object) -> tuple[WorldObjective, WorldBatch]:
+    content = read_yaml(pipeline / "params.yaml")["train"]
+    store = open_latents(pipeline / "data/latents.zarr")
+    params = TrainParams.model_validate({**content, "frame_only_share": 0.0, **values})
+    clips = LatentClips(store, TRAIN, params.clip_latents, "clips")
+    trainer = WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"), folder)
+    trainer.expected.coefficients[0] = -1.0  # the usual loss is a tenth
+    assert isinstance(trainer.objective, WorldObjective)
+    return trainer.objective, trainer.batch(0, 0)
+
+
+@pytest.mark.parametrize("frame_only", [False, True])
+def test_with_one_target_only_the_last_frame_of_a_clip_counts(
+    tiny_pipeline: Path, tmp_path: Path, frame_only: bool
+) -> None:
+    for targets, same in (("last", True), ("all", False)):
+        objective, batch = objective_and_batch(tiny_pipeline, tmp_path, targets=targets)
+        batch = replace(batch, frame_only=frame_only)
+        noise = batch.noise_BTCHW.clone()
+        noise[:, :-1] = -noise[:, :-1]
+        other = replace(batch, noise_BTCHW=noise)
+        assert torch.equal(objective(batch).loss, objective(other).loss) == same
+        if not frame_only:
+            assert objective(batch).kept["rows"].shape[1] == (1 if same else batch.sigma_BT.shape[1])
+
+
+def test_without_normalization_the_loss_is_as_it_is(tiny_pipeline: Path, tmp_path: Path) -> None:
+    for normalized, factor in ((True, 10), (False, 1)):
+        objective, batch = objective_and_batch(tiny_pipeline, tmp_path, sigma_normalization=normalized)
+        outcome = objective(batch)
+        torch.testing.assert_close(outcome.loss, factor * outcome.logs["weighted"] + outcome.logs["forecast"])
 
 
 LEVELS = 10 ** torch.linspace(-2, 2, 41)

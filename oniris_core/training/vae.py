@@ -30,6 +30,15 @@ def vae_config(params: TrainVaeParams) -> VaeConfig:
     )  # fmt: skip
 
 
+def check_crop(params: TrainVaeParams, height: int, width: int) -> None:
+    """Raise UserError unless the parts that are trained on fit into frames of this size."""
+    if params.crop > min(height, width):
+        raise UserError(
+            f"train_vae.crop = {params.crop} is larger than the frames of {height} x {width}: choose at most "
+            f"{min(height, width)}, or 0 for whole frames"
+        )
+
+
 @dataclass(frozen=True)
 class VaeBatch:
     """Clips, and the noise of their latents.
@@ -106,12 +115,6 @@ class VaeTrainer:
         perceptual: Perceptual | None = None,
         ranks: Ranks | None = None,
     ):
-        if params.crop > min(clips.frame_size):
-            height, width = clips.frame_size
-            raise UserError(
-                f"train_vae.crop = {params.crop} is larger than the frames of {height} x {width}: choose at most "
-                f"{min(height, width)}, or 0 for whole frames"
-            )
         self._params, self._clips, self._seed, self.device = params, clips, seed, device
         self._ranks = ranks or Ranks()
         torch.manual_seed(int(torch_generator(seed, "vae/init").initial_seed()))

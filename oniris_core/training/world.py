@@ -56,29 +56,36 @@ class WorldBatch:
 
 
 class WorldObjective(nn.Module):
-    """The mean over frames of loss / usual loss, and of the forecast's own loss where there is one."""
+    """The mean over frames of loss / usual loss, and of the forecast's own loss where there is one.
 
-    def __init__(self, denoiser: Denoiser, expected: ExpectedLoss):
+    Args:
+        denoiser: what is trained.
+        usual: the loss that is usual at each sigma; same shape. No part of what the ranks synchronise.
+        last_only: whether only the last frame of each clip counts.
+    """
+
+    def __init__(self, denoiser: Denoiser, usual: Callable[[Tensor], Tensor], last_only: bool = False):
         super().__init__()
         self.denoiser = denoiser
-        self._usual: Callable[[Tensor], Tensor] = expected.__call__  # no part of what the ranks synchronise
+        self._usual, self._counted = usual, slice(-1, None) if last_only else slice(None)
 
     def forward(self, batch: WorldBatch) -> Outcome:
         """The loss of a batch; with a past also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
-        b = batch
+        b, counted = batch, self._counted
+        sigma_BT = b.sigma_BT[:, counted]
         if b.frame_only:
             errors = frame_only_errors(
                 self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW
             )
-            return Outcome((errors.loss / self._usual(b.sigma_BT)).mean(), {}, {})
+            return Outcome((errors.loss[:, counted] / self._usual(sigma_BT)).mean(), {}, {})
         errors = noised_errors(
             self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW, b.clean_sigma_B,
             b.clean_noise_BTCHW,
         )  # fmt: skip
-        loss, rows = errors.loss, loss_rows(b.sigma_BT, errors.loss)
-        total, shown = (loss / self._usual(b.sigma_BT)).mean(), {"weighted": loss.detach().mean()}
+        loss, rows = errors.loss[:, counted], loss_rows(b.sigma_BT, errors.loss)[:, counted]
+        total, shown = (loss / self._usual(sigma_BT)).mean(), {"weighted": loss.detach().mean()}
         if errors.forecast is not None:
-            forecast = errors.forecast.mean()
+            forecast = errors.forecast[:, counted].mean()
             total, shown["forecast"] = total + forecast, forecast.detach()
         return Outcome(total, shown, {"rows": rows})
 
@@ -118,7 +125,8 @@ class WorldTrainer:
             self.expected,
         )
         network = cast(Denoiser, torch.compile(self.denoiser)) if params.compile else self.denoiser
-        self.objective: nn.Module = WorldObjective(network, self.expected)
+        usual = self.expected.__call__ if params.sigma_normalization else torch.ones_like
+        self.objective: nn.Module = WorldObjective(network, usual, params.targets == "last")
         self.frames_per_step = params.batch * params.clip_latents
         self.in_memory = clips.in_memory and device.type == "cpu"
 

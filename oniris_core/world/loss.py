@@ -44,13 +44,13 @@ class ExpectedLoss(nn.Module):
 
     @property
     def recent(self) -> Tensor:
-        """[0..PAIRS, 3]: the frames the curve is fitted to, as `loss_rows` gives them."""
+        """[0..PAIRS, 3]: the frames the curve is fitted to, each a row of `loss_rows`."""
         return self.rows[: min(int(self.seen), PAIRS)]
 
     @torch.no_grad()
     def observe(self, rows: Tensor) -> None:
-        """Take in the frames of a step, as `loss_rows` gives them, and refit when it is time."""
-        new = rows[-PAIRS:]
+        """Take in the frames of a step, [..., 3] as `loss_rows` gives them, and refit when it is time."""
+        new = rows.flatten(0, -2)[-PAIRS:]
         index = (self.seen + torch.arange(len(new), device=new.device)) % PAIRS
         self.rows[index] = new.to(self.rows)
         self.seen += len(new)
@@ -80,9 +80,9 @@ class ExpectedLoss(nn.Module):
 
 
 def loss_rows(sigma_BT: Tensor, loss_BT: Tensor) -> Tensor:
-    """[B * T, 3]: of every frame log10(sigma), log10(loss) and the position in its clip."""
+    """[B, T, 3]: of every frame log10(sigma), log10(loss) and the position in its clip."""
     position = torch.arange(sigma_BT.shape[1], device=sigma_BT.device).expand_as(sigma_BT)
-    return torch.stack([sigma_BT.log10(), loss_BT.clamp(min=1e-12).log10(), position], dim=-1).flatten(0, 1).detach()
+    return torch.stack([sigma_BT.log10(), loss_BT.clamp(min=1e-12).log10(), position], dim=-1).detach()
 
 
 @dataclass(frozen=True)
