@@ -53,7 +53,8 @@ setup: $(READY)
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'oniris: error: Python 3.11 or later is needed; name one with make PYTHON=python3.12'; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	# Alone: what torch needs is in the lock file, and need not be looked for in a second index.
+	$(BIN)/pip install --quiet --no-deps --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
 	$(BIN)/pip install --quiet -r requirements.lock
 	touch $@
 
