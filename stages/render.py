@@ -68,6 +68,11 @@ def app(
     if params.horizon % c:
         raise UserError(f"render.horizon = {params.horizon} must be a multiple of the time compression {c}")
     chosen = evaluation_set(frames, params.episodes, params.context_latents, params.horizon // c, c)
+    if len(chosen.episodes) < params.episodes:
+        say(
+            f"note: render.episodes asks for {params.episodes} held-out episodes; the {len(chosen.episodes)} that are longer "
+            f"than the context of {chosen.context} frames are continued"
+        )
 
     with workspace("render", out), stop_requests() as stop:
         seed, shown = settings.common.seed, list[Meter]()

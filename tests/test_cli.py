@@ -257,10 +257,6 @@ class Damage:
         return "render", ["--horizon", "400"], r"render.horizon = 400 is longer than every held-out episode"
 
     @staticmethod
-    def too_few_episodes(folder: Path) -> tuple[str, list[str], str]:
-        return "render", ["--episodes", "50"], r"asks for 50 held-out episodes, but only 1 are longer"
-
-    @staticmethod
     def ragged_horizon(folder: Path) -> tuple[str, list[str], str]:
         return "render", ["--horizon", "6"], r"horizon = 6 must be a multiple of the time compression 4"
 
@@ -295,6 +291,13 @@ def test_damaged_or_unfit_artefacts(damage: str, pipeline: Path, run: Run) -> No
     before = tree(pipeline, "runs")
     one_error(run(pipeline, stage, *options), pattern)
     assert tree(pipeline, "runs") == before
+
+
+def test_render_says_that_there_are_fewer_episodes_than_it_was_asked_for(pipeline: Path, run: Run) -> None:
+    result = run(pipeline, "render", "--episodes", "50", "--sample-contexts", "3")
+    assert result.exit_code == 0, result.output
+    assert "render.episodes asks for 50 held-out episodes; the 1 that are longer than the context" in result.output
+    assert json.loads((pipeline / "reports/render/metrics.json").read_text())["episodes"] == 1
 
 
 @pytest.mark.parametrize(("stage", "out"), [("encode", "data/latents.zarr"), ("train", "models/world")])

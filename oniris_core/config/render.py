@@ -8,7 +8,7 @@ from oniris_core.config.base import Count, Float, Params, Positive
 class RenderParams(Params):
     """What is generated, how, and what is shown of it."""
 
-    episodes: Positive = Field(description="held-out episodes to continue")
+    episodes: Positive = Field(description="held-out episodes to continue, or as many as there are")
     context_latents: Positive = Field(description="true latent frames each rollout starts from")
     horizon: Positive = Field(description="frames to generate, a multiple of the time compression")
     batch: Positive = Field(description="rollouts generated side by side; only speed depends on it")

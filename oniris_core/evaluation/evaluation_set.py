@@ -80,16 +80,16 @@ class EvaluationSet:
 
 
 def choose_episodes(store: EpisodeStore, count: int, context: int, horizon: int, c: int) -> np.ndarray:
-    """The first `count` held-out episodes of at least the context and one more group.
+    """The first `count` held-out episodes of at least the context and one more group; all of them if there are fewer.
 
     Args:
         store: the episodes.
-        count: how many.
+        count: how many at most.
         context, horizon: groups.
         c: frames of a group.
 
     Raises:
-        UserError: there are fewer, or every one ends before the horizon.
+        UserError: there are none, or every one ends before the horizon.
     """
     held_out = store.episodes(HELD_OUT)
     if not len(held_out):
@@ -105,11 +105,6 @@ def choose_episodes(store: EpisodeStore, count: int, context: int, horizon: int,
         raise UserError(
             f"render.horizon = {horizon * c} is longer than every held-out episode: after the context of {context * c} "
             f"frames the longest goes on for {(lengths.max() - context) * c}; lower it"
-        )
-    if len(usable) < count:
-        raise UserError(
-            f"render.episodes asks for {count} held-out episodes, but only {len(usable)} are longer than the context of "
-            f"{context * c} frames; ask for {len(usable)} or collect more"
         )
     return usable[:count]
 
