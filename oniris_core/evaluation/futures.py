@@ -12,6 +12,8 @@ from oniris_core.evaluation.intervals import Bootstrap, add
 from oniris_core.evaluation.states.reader import StateReader
 
 MOST_ACTIONS = 8
+LEAST_SPREAD = 1e-6
+"""Spread (px, or grey levels) below which futures are alike but for rounding."""
 
 
 def constant_actions(spec: ActionSpec) -> dict[str, np.ndarray]:
@@ -81,6 +83,7 @@ def compare_spread(
         theirs = simulator.values[:, at]
         add(metrics, f"{name}/simulator_spread_{model.unit}@{h}", bootstrap.mean(theirs), interval=False)
         both = np.isfinite(ours) & np.isfinite(theirs)
+        theirs = np.where(theirs < LEAST_SPREAD, 0, theirs)
         ratio = bootstrap.ratio(np.where(both, ours, 0), np.where(both, theirs, 0))
         add(metrics, f"{name}/ratio@{h}", ratio)
         if not np.isfinite(ratio.value):
