@@ -239,16 +239,18 @@ def test_the_expected_loss_follows_the_loss() -> None:
     assert torch.equal(copy(sigma), expected(sigma))
 
 
+def world_trainer(pipeline: Path, folder: Path, **values: object) -> WorldTrainer:
+    """A trainer by the tiny pipeline's parameters and latents, with some values in place of theirs."""
+    params = TrainParams.model_validate({**read_yaml(pipeline / "params.yaml")["train"], **values})
+    store = open_latents(pipeline / "data/latents.zarr")
+    clips = LatentClips(store, TRAIN, params.clip_latents, "clips")
+    return WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"), folder)
+
+
 def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path, tmp_path: Path) -> None:
-    content = read_yaml(tiny_pipeline / "params.yaml")["train"]
-    store = open_latents(tiny_pipeline / "data/latents.zarr")
     given = {}
     for share in (0.0, 0.4, 1.0):
-        params = TrainParams.model_validate(
-            {**content, "action_drop_share": share, "batch": 16, "frame_only_share": 0.25}
-        )
-        clips = LatentClips(store, TRAIN, params.clip_latents, "clips")
-        trainer = WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"), tmp_path)
+        trainer = world_trainer(tiny_pipeline, tmp_path, action_drop_share=share, batch=16, frame_only_share=0.25)
         with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
             for step in range(6):
                 trainer.objective(trainer.batch(step, 0))
@@ -262,11 +264,7 @@ def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path, tmp_pa
 
 
 def objective_and_batch(pipeline: Path, folder: Path, **values: object) -> tuple[WorldObjective, WorldBatch]:
-    content = read_yaml(pipeline / "params.yaml")["train"]
-    store = open_latents(pipeline / "data/latents.zarr")
-    params = TrainParams.model_validate({**content, "frame_only_share": 0.0, **values})
-    clips = LatentClips(store, TRAIN, params.clip_latents, "clips")
-    trainer = WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"), folder)
+    trainer = world_trainer(pipeline, folder, frame_only_share=0.0, **values)
     trainer.expected.coefficients[0] = -1.0  # the usual loss is a tenth
     assert isinstance(trainer.objective, WorldObjective)
     return trainer.objective, trainer.batch(0, 0)

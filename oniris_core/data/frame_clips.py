@@ -45,11 +45,6 @@ class FrameClips:
         )
 
     @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self._store.frame_size
-
-    @property
     def in_memory(self) -> bool:
         """Whether reading a clip touches no file."""
         return isinstance(self._store.frames, np.ndarray)
