@@ -411,18 +411,21 @@ def test_reports_hold_numbers_and_curves(tiny_pipeline: Path) -> None:
     assert (tiny_pipeline / "reports/train/loss_by_sigma.png").is_file()
 
 
-@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16), (8, 1)])
-def test_orthogonalised_keeps_directions_and_evens_out_lengths(shape: tuple[int, int]) -> None:
-    g, (m, n) = torch.Generator().manual_seed(0), shape
-    k = min(shape)
-    u, _ = torch.linalg.qr(torch.randn(m, k, generator=g))
-    v, _ = torch.linalg.qr(torch.randn(n, k, generator=g))
-    found = orthogonalised(u @ torch.diag(torch.logspace(0, -1, k)) @ v.T)
-    inner = u.T @ found @ v  # diagonal, if the singular directions are kept
-    assert inner.diagonal().min() > 0.65
-    assert inner.diagonal().max() < 1.25
-    assert (inner - inner.diagonal().diag()).abs().max() < 1e-4
-    assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+def test_orthogonalised_keeps_directions_and_evens_out_lengths() -> None:
+    g = torch.Generator().manual_seed(0)
+    made = []
+    for m, n in [(12, 40), (40, 12), (16, 16), (8, 1), (12, 30)]:  # two of one shorter side
+        u, _ = torch.linalg.qr(torch.randn(m, min(m, n), generator=g))
+        v, _ = torch.linalg.qr(torch.randn(n, min(m, n), generator=g))
+        made.append((u, torch.diag(torch.logspace(0, -1, min(m, n))), v))
+    *found, zero = orthogonalised([*(u @ s @ v.T for u, s, v in made), torch.zeros(12, 40)])
+    for (u, _, v), one in zip(made, found, strict=True):
+        inner = u.T @ one @ v  # diagonal, if the singular directions are kept
+        assert inner.diagonal().min() > 0.65
+        assert inner.diagonal().max() < 1.25
+        assert (inner - inner.diagonal().diag()).abs().max() < 1e-4
+    assert torch.equal(zero, torch.zeros(12, 40))
+    assert orthogonalised([]) == []
 
 
 def test_muon_turns_matrices_and_leaves_the_rest_to_adam() -> None:
