@@ -86,6 +86,11 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> N
         ("train", ["--action-drop-share", "2"], r"train.action_drop_share = 2 should be less than or equal to 1"),
         ("render", ["--ema-width", "0.3"], r"render.ema_width = 0.3 should be less than 0.28"),
         ("train", ["--head-channels", "7"], r"head_channels must be even"),
+        (
+            "train",
+            ["--precondition", "past", "--forecast-only-share", "0.5"],
+            r"needs precondition: forecast, not past",
+        ),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
         (
             "train",

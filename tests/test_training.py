@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -32,7 +33,7 @@ from oniris_core.training.ema import PowerEma
 from oniris_core.training.muon import Muon, orthogonalised
 from oniris_core.training.schedules import cooldown, cosine, inverse_sqrt, warmup
 from oniris_core.training.vae import VaeTrainer
-from oniris_core.training.world import WorldBatch, WorldObjective, WorldTrainer, denoiser_config
+from oniris_core.training.world import Lesson, WorldBatch, WorldObjective, WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser
 from oniris_core.world.loss import PAIRS, ExpectedLoss, loss_rows
 from tests.conftest import Run, start, tree
@@ -270,19 +271,43 @@ def objective_and_batch(pipeline: Path, folder: Path, **values: object) -> tuple
     return trainer.objective, trainer.batch(0, 0)
 
 
-@pytest.mark.parametrize("frame_only", [False, True])
+@pytest.mark.parametrize("lesson", ["all", "frame_only"])
 def test_with_one_target_only_the_last_frame_of_a_clip_counts(
-    tiny_pipeline: Path, tmp_path: Path, frame_only: bool
+    tiny_pipeline: Path, tmp_path: Path, lesson: Lesson
 ) -> None:
     for targets, same in (("last", True), ("all", False)):
         objective, batch = objective_and_batch(tiny_pipeline, tmp_path, targets=targets)
-        batch = replace(batch, frame_only=frame_only)
+        batch = replace(batch, lesson=lesson)
         noise = batch.noise_BTCHW.clone()
         noise[:, :-1] = -noise[:, :-1]
         other = replace(batch, noise_BTCHW=noise)
         assert torch.equal(objective(batch).loss, objective(other).loss) == same
-        if not frame_only:
+        if lesson == "all":
             assert objective(batch).kept["rows"].shape[1] == (1 if same else batch.sigma_BT.shape[1])
+
+
+@pytest.mark.parametrize("targets", ["all", "last"])
+def test_a_step_of_the_forecast_alone_is_that_part_of_a_whole_one(
+    tiny_pipeline: Path, tmp_path: Path, targets: str
+) -> None:
+    objective, batch = objective_and_batch(tiny_pipeline, tmp_path, targets=targets)
+    alone, whole = objective(replace(batch, lesson="forecast_only")), objective(batch)
+    assert torch.equal(alone.loss, whole.logs["forecast"])
+    assert torch.equal(alone.logs["forecast"], whole.logs["forecast"])
+    alone.loss.backward()
+    trained = {name.split(".")[0] for name, p in objective.denoiser.named_parameters() if p.grad is not None}
+    assert trained == {"forecaster"}
+
+
+def test_every_lesson_has_its_share_of_the_steps(tiny_pipeline: Path, tmp_path: Path) -> None:
+    trainer = world_trainer(tiny_pipeline, tmp_path, forecast_only_share=0.5, frame_only_share=0.4)
+    steps, drawn = 400, Counter[str]()
+    for step in range(steps):
+        drawn[trainer.lesson(step)] += 1
+    for lesson, share in (("forecast_only", 0.5), ("frame_only", 0.2), ("all", 0.3)):
+        assert abs(drawn[lesson] / steps - share) < 0.08
+    assert world_trainer(tiny_pipeline, tmp_path, forecast_only_share=1.0).lesson(3) == "forecast_only"
+    assert world_trainer(tiny_pipeline, tmp_path, forecast_only_share=0.0, frame_only_share=0.0).lesson(3) == "all"
 
 
 def test_without_normalization_the_loss_is_as_it_is(tiny_pipeline: Path, tmp_path: Path) -> None:

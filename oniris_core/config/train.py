@@ -42,7 +42,10 @@ class TrainParams(FitParams):
     targets: Literal["all", "last"] = Field(
         description="frames of a clip that are learned from; last: one target per pass, only to compare"
     )
-    frame_only_share: Share = Field(description="share of the steps without any past (the weak model of guidance)")
+    forecast_only_share: Share = Field(
+        description="share of the steps that train the forecast alone, about a quarter of the work of a whole one"
+    )
+    frame_only_share: Share = Field(description="share of the others without any past (the weak model of guidance)")
     action_drop_share: Share = Field(
         description="share of the clips whose actions are withheld (the model without actions, for render.action_guidance)"
     )
@@ -56,6 +59,11 @@ class TrainParams(FitParams):
         if not len(self.channel_mult) == len(self.video_attention) == len(self.frame_attention):
             raise ValueError(
                 "channel_mult, video_attention and frame_attention must have one entry per resolution each"
+            )
+        if self.forecast_only_share and self.precondition != "forecast":
+            raise ValueError(
+                f"forecast_only_share = {self.forecast_only_share} needs precondition: forecast, not {self.precondition}; "
+                "without a forecast it is 0"
             )
         if self.head_channels % 2:
             raise ValueError(f"head_channels must be even, not {self.head_channels}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.training.state import TrainState
 from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
-from oniris_core.world.loss import ExpectedLoss, frame_only_errors, loss_rows, noised_errors
+from oniris_core.world.loss import ExpectedLoss, forecast_loss, frame_only_errors, loss_rows, noised_errors
 from oniris_core.world.unet import UNetConfig
 
 
@@ -41,9 +41,12 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     )  # fmt: skip
 
 
+Lesson = Literal["all", "frame_only", "forecast_only"]
+
+
 @dataclass(frozen=True)
 class WorldBatch:
-    """Clips and their noise; see `noised_errors`. `frame_only`: none of them gets to see its past."""
+    """Clips and their noise; see `noised_errors`. And what is learned from them: see `TrainParams` for the shares."""
 
     x_BTCHW: Tensor
     actions_BTA: Tensor
@@ -52,7 +55,7 @@ class WorldBatch:
     noise_BTCHW: Tensor
     clean_sigma_B: Tensor
     clean_noise_BTCHW: Tensor
-    frame_only: bool
+    lesson: Lesson
 
 
 class WorldObjective(nn.Module):
@@ -73,7 +76,12 @@ class WorldObjective(nn.Module):
         """The loss of a batch; with a past also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
         b, counted = batch, self._counted
         sigma_BT = b.sigma_BT[:, counted]
-        if b.frame_only:
+        if b.lesson == "forecast_only":
+            alone = forecast_loss(
+                self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW
+            )[:, counted].mean()
+            return Outcome(alone, {"forecast": alone.detach()}, {})
+        if b.lesson == "frame_only":
             errors = frame_only_errors(
                 self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW
             )
@@ -144,8 +152,15 @@ class WorldTrainer:
             torch.from_numpy(clips.actions).to(device),
             torch.from_numpy(clips.has_action & acts[:, None]).to(device),
             sigma, noise, clean_sigma, clean_noise,
-            frame_only=bool(numpy_rng(seed, "world/frame_only", step).random() < p.frame_only_share),
+            self.lesson(step),
         )  # fmt: skip
+
+    def lesson(self, step: int) -> Lesson:
+        """What is learned in a step: drawn, so that lessons of every kind are spread over the training."""
+        p, (first, second) = self._params, numpy_rng(self._seed, "world/lesson", step).random(2)
+        if first < p.forecast_only_share:
+            return "forecast_only"
+        return "frame_only" if second < p.frame_only_share else "all"
 
     def _drawn(self, step: int) -> np.ndarray:
         p = self._params

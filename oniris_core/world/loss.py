@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from oniris_core.world.context import Context, FrameOnly, Parallel
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.denoiser import Denoiser, Expected
 
 TERMS = 4
 PAIRS = 10_000
@@ -143,6 +143,37 @@ def frame_only_errors(
     return _errors(denoiser, x_BTCHW, noised, sigma_BT[:, None], actions_BTA, has_action_BT, FrameOnly())
 
 
+def forecast_loss(
+    denoiser: Denoiser,
+    x_BTCHW: Tensor,
+    actions_BTA: Tensor,
+    has_action_BT: Tensor,
+    clean_sigma_B: Tensor,
+    clean_noise_BTCHW: Tensor,
+) -> Tensor:
+    """`FrameErrors.forecast` alone, without the passes through the network that refines it.
+
+    Raises:
+        ValueError: the denoiser has no forecast, or a clip no second frame.
+    """
+    clean = x_BTCHW + clean_sigma_B[:, None, None, None, None] * clean_noise_BTCHW
+    both = clean[:, None].expand(-1, 2, -1, -1, -1, -1)  # the noised stream is not looked at
+    sigma_BST = clean_sigma_B[:, None, None].expand(both.shape[:3])
+    forecast = _forecast_loss(
+        denoiser, x_BTCHW, denoiser.expect(both, sigma_BST, actions_BTA, has_action_BT, Parallel())
+    )
+    if forecast is None:
+        raise ValueError("this denoiser forecasts nothing of these clips")
+    return forecast
+
+
+def _forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, expected: Expected) -> Tensor | None:
+    if expected.forecast is None:
+        return None
+    came = x_BTCHW[:, -expected.forecast.mean.shape[1] :]
+    return expected.forecast.loss(came, denoiser.config.change_std)
+
+
 def _errors(
     denoiser: Denoiser,
     x_BTCHW: Tensor,
@@ -155,9 +186,5 @@ def _errors(
     inputs = (x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
     expected = denoiser.expect(*inputs)
     D_x, _ = denoiser(*inputs, expected)
-    forecast = None
-    if expected.forecast is not None:
-        came = x_BTCHW[:, -expected.forecast.mean.shape[1] :]
-        forecast = expected.forecast.loss(came, denoiser.config.change_std)
     error = (D_x[:, -1] - x_BTCHW).square().mean((2, 3, 4))  # the noised stream is the last
-    return FrameErrors(error, expected.loss_weight(sigma_BST[:, -1]), forecast)
+    return FrameErrors(error, expected.loss_weight(sigma_BST[:, -1]), _forecast_loss(denoiser, x_BTCHW, expected))
