@@ -265,7 +265,7 @@ def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path, tmp_pa
 
 
 def objective_and_batch(pipeline: Path, folder: Path, **values: object) -> tuple[WorldObjective, WorldBatch]:
-    trainer = world_trainer(pipeline, folder, frame_only_share=0.0, **values)
+    trainer = world_trainer(pipeline, folder, forecast_only_share=0.0, frame_only_share=0.0, **values)
     trainer.expected.coefficients[0] = -1.0  # the usual loss is a tenth
     assert isinstance(trainer.objective, WorldObjective)
     return trainer.objective, trainer.batch(0, 0)
