@@ -443,13 +443,16 @@ def test_orthogonalised_keeps_directions_and_evens_out_lengths() -> None:
         u, _ = torch.linalg.qr(torch.randn(m, min(m, n), generator=g))
         v, _ = torch.linalg.qr(torch.randn(n, min(m, n), generator=g))
         made.append((u, torch.diag(torch.logspace(0, -1, min(m, n))), v))
-    *found, zero = orthogonalised([*(u @ s @ v.T for u, s, v in made), torch.zeros(12, 40)])
+    matrices = [u @ s @ v.T for u, s, v in made]
+    found = orthogonalised(matrices)
     for (u, _, v), one in zip(made, found, strict=True):
         inner = u.T @ one @ v  # diagonal, if the singular directions are kept
         assert inner.diagonal().min() > 0.65
         assert inner.diagonal().max() < 1.25
         assert (inner - inner.diagonal().diag()).abs().max() < 1e-4
-    assert torch.equal(zero, torch.zeros(12, 40))
+    zeros = [torch.zeros_like(matrix) for matrix in matrices]
+    for zero, one in zip(zeros, orthogonalised([*zeros, *matrices]), strict=False):
+        assert torch.equal(one, zero)
     assert orthogonalised([]) == []
 
 

@@ -123,8 +123,8 @@ def noised_errors(
         sigma_BT, noise_BTCHW: noise level and unit noise of the noised stream.
         clean_sigma_B, clean_noise_BTCHW: noise level and unit noise of the clean stream, one level per clip.
     """
-    noised = x_BTCHW + sigma_BT[..., None, None, None] * noise_BTCHW
-    clean = x_BTCHW + clean_sigma_B[:, None, None, None, None] * clean_noise_BTCHW
+    noised = _noised(x_BTCHW, sigma_BT, noise_BTCHW)
+    clean = _noised(x_BTCHW, clean_sigma_B[:, None], clean_noise_BTCHW)
     x_BSTCHW = torch.stack([clean, noised], dim=1)
     sigma_BST = torch.stack([clean_sigma_B[:, None].expand_as(sigma_BT), sigma_BT], dim=1)
     return _errors(denoiser, x_BTCHW, x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, Parallel())
@@ -139,7 +139,7 @@ def frame_only_errors(
     noise_BTCHW: Tensor,
 ) -> FrameErrors:
     """The same without any past."""
-    noised = (x_BTCHW + sigma_BT[..., None, None, None] * noise_BTCHW)[:, None]
+    noised = _noised(x_BTCHW, sigma_BT, noise_BTCHW)[:, None]
     return _errors(denoiser, x_BTCHW, noised, sigma_BT[:, None], actions_BTA, has_action_BT, FrameOnly())
 
 
@@ -156,7 +156,7 @@ def forecast_loss(
     Raises:
         ValueError: the denoiser has no forecast, or a clip no second frame.
     """
-    clean = x_BTCHW + clean_sigma_B[:, None, None, None, None] * clean_noise_BTCHW
+    clean = _noised(x_BTCHW, clean_sigma_B[:, None], clean_noise_BTCHW)
     both = clean[:, None].expand(-1, 2, -1, -1, -1, -1)  # the noised stream is not looked at
     sigma_BST = clean_sigma_B[:, None, None].expand(both.shape[:3])
     forecast = _forecast_loss(
@@ -165,6 +165,10 @@ def forecast_loss(
     if forecast is None:
         raise ValueError("this denoiser forecasts nothing of these clips")
     return forecast
+
+
+def _noised(x_BTCHW: Tensor, sigma_BT: Tensor, noise_BTCHW: Tensor) -> Tensor:
+    return x_BTCHW + sigma_BT[..., None, None, None] * noise_BTCHW
 
 
 def _forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, expected: Expected) -> Tensor | None:
