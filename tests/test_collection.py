@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,18 @@ def test_failures_on_dask_are_named_too(params_only: Path, run: Run, cluster: st
         r"episode 2 \(reset seed 2\) failed with ZeroDivisionError: a wheel came off",
     )
     assert len(list(params_only.glob("runs/collect/*/*/episode_*.npz"))) == 2  # one worker: those before it
+
+
+def test_how_a_process_died_is_told_though_another_thread_was_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with seats.local_seats(1) as found:
+        with pytest.raises(BrokenExecutor):
+            found.submit(0, signal.raise_signal, signal.SIGKILL).result()
+        process = found._processes[0]
+        process.join()
+        asked = iter([None, None])  # as long as the thread that reaped it has not yet noted how it ended
+        monkeypatch.setattr(process._popen, "poll", lambda *_: next(asked, -signal.SIGKILL))
+        assert found.renew(0) == signal.SIGKILL
+        assert next(asked, "all") == "all"
 
 
 def test_unfit_clusters_are_refused(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from oniris_core.common.process import die_with_parent
 
 DASK_WAIT_S = 5
 """How long the scheduler and its first worker may take to answer."""
+
+RENEW_WAIT_S = 5
+"""How long a process that died may take to tell how."""
 
 PLAYING_PACKAGES = ("gymnasium", "numpy", "pillow", "box2d", "pygame-ce", "pygame", "ale-py", "minigrid")
 """What the frames of an episode depend on."""
@@ -46,7 +50,11 @@ class LocalSeats:
     def renew(self, seat: int) -> int:
         """Put a new process in the place of one that died; return the signal that ended it, 0 if it ended itself."""
         died = self._processes.pop(seat)
-        died.join(timeout=5)
+        # The executor's own thread waits for the process too. If that one is told first, `join` comes back here without an
+        # exit code, which is known a moment later.
+        end = time.monotonic() + RENEW_WAIT_S
+        while died.exitcode is None and time.monotonic() < end:
+            died.join(timeout=0.01)
         self._executors[seat].shutdown(wait=False)
         self._executors[seat] = _process()
         return max(-(died.exitcode or 0), 0)
