@@ -31,10 +31,11 @@ def make(
     video=(True, True),
     frame=(False, False),
     sees=True,
+    seen=4,
 ):
     torch.manual_seed(seed)
     unet = UNetConfig(8, mult, blocks, video, frame, 4, window, 0.4)
-    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition, 8, sees))
+    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, precondition, 8, seen, sees))
     force_normalize_(denoiser)
     with torch.no_grad():  # gains start at zero: open them, or half of the network is not tested
         for name, parameter in denoiser.named_parameters():
@@ -62,7 +63,7 @@ def architectures(draw):
     return make(
         draw(st.integers(0, 99)), draw(st.sampled_from(["forecast", "past", "plain"])), draw(st.integers(1, 6)),
         per_level(st.integers(1, 3)), draw(st.integers(1, 2)), per_level(st.booleans()), per_level(st.booleans()),
-        draw(st.booleans()),
+        draw(st.booleans()), draw(st.integers(2, 5)),
     )  # fmt: skip
 
 
@@ -395,9 +396,26 @@ def test_with_attention_a_forecast_sees_the_whole_frame(sees):
     """Convolutions alone reach six pixels far."""
     denoiser = make(sees=sees)
     frame = torch.randn(1, 1, 3, 16, 1, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    found = denoiser.forecaster(frame.detach(), frame, torch.full((1, 1), 0.05), torch.zeros(1, 1, 6))
+    seen = torch.stack([frame, *[frame.detach()] * 3], dim=2)
+    found = denoiser.forecaster(seen, torch.zeros(1, 1, 3, 6), torch.full((1, 1), 0.05))
     (gradient,) = torch.autograd.grad(found.mean[..., 0, 0].sum(), frame)
     assert (gradient[0, 0].abs().amax((0, 2)) > 0).tolist() == [row <= 6 or sees for row in range(16)]
+
+
+@pytest.mark.parametrize("seen", [2, 4])
+def test_a_forecast_reads_the_last_frames_and_the_actions_since_them(seen):
+    """By gradients: of frame t the frames t - K .. t - 1 and the actions that led from the first of them to t."""
+    denoiser, T = make(seen=seen), 7
+    x, sigma, actions, has_action = data(B=1, T=T)
+    x.requires_grad_()
+    actions.requires_grad_()
+    mean = denoiser.expect(x, sigma, actions, has_action, Parallel()).forecast.mean  # of all frames but the first
+    for t in range(1, T):
+        gradients = torch.autograd.grad(mean[0, t - 1].square().sum(), [x, actions], retain_graph=True)
+        clean, noised = gradients[0][0].abs().amax((2, 3, 4)) > 0
+        assert clean.tolist() == [t - seen <= j < t for j in range(T)]
+        assert not noised.any()
+        assert (gradients[1][0].abs().amax(1) > 0).tolist() == [max(t - seen + 2, 1) <= j <= t for j in range(T)]
 
 
 def test_a_convolution_works_out_its_past_once_for_all_noise_levels_of_a_frame():

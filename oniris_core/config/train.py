@@ -27,6 +27,9 @@ class TrainParams(FitParams):
         description="forecast: predict what a forecast leaves open; past: the change from the last clean frame"
     )
     forecast_channels: Positive = Field(description="width of the network that forecasts the next frame")
+    forecast_frames: Annotated[int, Field(ge=2)] = Field(
+        description="clean latent frames that the forecast sees, and the actions since them"
+    )
     forecast_attention: bool = Field(description="let every pixel of the forecast see the whole of the last frame")
 
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")

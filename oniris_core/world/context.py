@@ -83,8 +83,9 @@ class Cache:
         start: number of the first frame; above 0 where a longer rollout is taken up again.
         length: how many frames went in.
         model: the denoiser that made it, None before the first frame.
-        clean: the last two clean frames [B, 1..2, C, H, W], None before the first.
-        clean_sigma: the noise levels they were declared to have [B, 1..2], None before the first.
+        clean: the last clean frames [B, 1..K, C, H, W], as many as are expected from; None before the first.
+        clean_sigma: the noise levels they were declared to have [B, 1..K], None before the first.
+        told: what the model was told of the actions that led to them [B, 1..K, A], None before the first.
         blocks: one entry per block of the network; empty before the first frame.
         ring: who wrote its keys and values, None before the first frame.
         writers: the steps that wrote the frames of its window, oldest first.
@@ -95,6 +96,7 @@ class Cache:
     model: nn.Module | None = None
     clean: Tensor | None = None
     clean_sigma: Tensor | None = None
+    told: Tensor | None = None
     blocks: tuple[BlockCache, ...] = ()
     ring: Ring | None = None
     writers: tuple[int, ...] = ()
@@ -131,6 +133,7 @@ class Cache:
             self,
             clean=None if self.clean is None else self.clean[index],
             clean_sigma=None if self.clean_sigma is None else self.clean_sigma[index],
+            told=None if self.told is None else self.told[index],
             blocks=tuple(_select(block, index) for block in self.blocks),
             ring=copy.deepcopy(self.ring),
         )

@@ -25,9 +25,10 @@ class DenoiserConfig:
         latent_channels, latent_height, latent_width: shape of a latent frame.
         action_features: features of the actions of one latent frame, all of them in order.
         change_std: standard deviation of the change from one standardised latent frame to the next.
-        precondition: "forecast" (predict what a forecast from the last two clean frames leaves open), "past" (the change
+        precondition: "forecast" (predict what a forecast from the last clean frames leaves open), "past" (the change
             from the last clean frame) or "plain".
         forecast_channels: width of the network that forecasts.
+        forecast_frames: how many clean frames it sees.
         forecast_attention: whether each of its pixels sees the whole frame.
     """
 
@@ -39,6 +40,7 @@ class DenoiserConfig:
     change_std: float
     precondition: str
     forecast_channels: int = 0
+    forecast_frames: int = 2
     forecast_attention: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -118,8 +120,8 @@ class Denoiser(nn.Module):
         self.forecaster = None
         if config.precondition == "forecast":
             self.forecaster = Forecaster(
-                config.latent_channels, config.forecast_channels, config.action_features + 1, config.change_std,
-                config.forecast_attention,
+                config.forecast_frames, config.latent_channels, config.forecast_channels, config.action_features + 1,
+                config.change_std, config.forecast_attention,
             )  # fmt: skip
 
     def expect(
@@ -135,19 +137,19 @@ class Denoiser(nn.Module):
         """
         self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
         cache = context.cache if isinstance(context, Step) else Cache()
-        T, clean, sigma = x_BSTCHW.shape[2], x_BSTCHW[:, 0], sigma_BST[:, 0]
-        if cache.clean is not None and cache.clean_sigma is not None:
-            clean, sigma = torch.cat([cache.clean, clean], dim=1), torch.cat([cache.clean_sigma, sigma], dim=1)
-        K = clean.shape[1] - T
-        first = T if isinstance(context, FrameOnly) or self.config.precondition == "plain" else max(1 - K, 0)
-        # The first frames have no past, the others the frame before them and the one before that (if there is one).
-        last = clean[:, K + first - 1 : -1] if first < T else clean[:, :0]
-        last_sigma = sigma[:, K + first - 1 : -1] if first < T else sigma[:, :0]
+        T = x_BSTCHW.shape[2]
+        clean = _after(cache.clean, x_BSTCHW[:, 0])
+        sigma = _after(cache.clean_sigma, sigma_BST[:, 0])
+        held = clean.shape[1] - T
+        first = T if isinstance(context, FrameOnly) or self.config.precondition == "plain" else max(1 - held, 0)
+        # The first frames have no past; of the others each has a last one.
+        last = clean[:, held + first - 1 : -1] if first < T else clean[:, :0]
+        last_sigma = sigma[:, held + first - 1 : -1] if first < T else sigma[:, :0]
         center, scale = last, (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
         spread, forecast = scale, None
         if self.forecaster is not None and first < T:
-            older = torch.cat([clean[:, :1], clean], dim=1)[:, K + first - 1 : -2]
-            forecast = self.forecaster(older, last, last_sigma, self._told(actions_BTA, has_action_BT)[:, first:])
+            told = _after(cache.told, self._told(actions_BTA, has_action_BT))
+            forecast = self.forecaster(*self._seen(clean, told, T - first), last_sigma)
             center, spread = forecast.mean.detach(), forecast.spread.detach()
         shape = (len(clean), first, *clean.shape[2:])
         center = torch.cat([center.new_zeros(shape), center], dim=1)
@@ -155,6 +157,19 @@ class Denoiser(nn.Module):
             torch.cat([value.new_ones((*shape[:2], *value.shape[2:])), value], dim=1) for value in (spread, scale)
         )
         return Expected(center[:, None], spread[:, None], scale[:, None], forecast)
+
+    def _seen(self, clean_BTCHW: Tensor, told_BTA: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """What the forecaster sees for each of the last `count` frames; before the first one nothing moved or was asked for."""
+        frames = self.config.forecast_frames
+        none = self._told(told_BTA[:, :1, :-1], told_BTA.new_zeros(len(told_BTA), 1))
+        clean = torch.cat([clean_BTCHW[:, :1].expand(-1, frames, -1, -1, -1), clean_BTCHW], dim=1)
+        told = torch.cat([none.expand(-1, frames, -1), told_BTA], dim=1)
+
+        def ago(values: Tensor, ages: range) -> Tensor:
+            end = values.shape[1]
+            return torch.stack([values[:, end - count - age : end - age] for age in ages], dim=2)
+
+        return ago(clean, range(1, frames + 1)), ago(told, range(frames - 1))
 
     def _told(self, actions_BTA: Tensor, has_action_BT: Tensor) -> Tensor:
         there = has_action_BT[..., None].to(actions_BTA.dtype)
@@ -197,13 +212,14 @@ class Denoiser(nn.Module):
         step = ring.write(cache.length, T)
         with torch.no_grad():
             D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)
-            clean, sigma = x_BSTCHW[:, 0, -2:].clone(), sigma_BST[:, 0, -2:].clone()
-            if T == 1 and cache.clean is not None and cache.clean_sigma is not None:
-                clean = torch.cat([cache.clean[:, -1:], clean], dim=1)
-                sigma = torch.cat([cache.clean_sigma[:, -1:], sigma], dim=1)
+            told = self._told(actions_BTA, has_action_BT)
+            clean, sigma, told = (
+                _after(old, new)[:, -self.config.forecast_frames :].clone()
+                for old, new in ((cache.clean, x_BSTCHW[:, 0]), (cache.clean_sigma, sigma_BST[:, 0]), (cache.told, told))
+            )
             return D_x, Cache(
                 start=cache.start, length=cache.length + T, model=self,
-                clean=clean, clean_sigma=sigma, blocks=blocks,
+                clean=clean, clean_sigma=sigma, told=told, blocks=blocks,
                 ring=ring, writers=(cache.writers + (step,) * T)[-window:],
             )  # fmt: skip
 
@@ -278,3 +294,7 @@ class Denoiser(nn.Module):
         if len(cache.clean) != len(x):
             raise ValueError(f"the cache is of {len(cache.clean)} rollouts, the frames are of {len(x)}")
         cache.refuse_stale()
+
+
+def _after(old: Tensor | None, new: Tensor) -> Tensor:
+    return new if old is None else torch.cat([old, new], dim=1)

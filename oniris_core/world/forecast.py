@@ -1,6 +1,6 @@
-"""What the next latent frame will be, as far as two frames and the actions tell: a Gaussian for each of its values (ours).
+"""What the next latent frame will be, as far as a few frames and the actions tell: a Gaussian for each of its values (ours).
 
-Axes: see `oniris_core.common.axes`; A features of an action.
+Axes: see `oniris_core.common.axes`; K frames that are seen, A features of an action.
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,10 @@ class Forecast:
 
 
 class Forecaster(nn.Module):
-    """A small convolutional network, magnitude-preserving as the UNet is, over the two clean frames before a frame.
+    """A small convolutional network, magnitude-preserving as the UNet is, over the K clean frames before a frame.
 
     Args:
+        frames: K, at least 2. Two tell what moves how; more tell what moved, and has gone out of sight.
         latent_channels: C.
         channels: width of the network.
         action_features: A, the one for "no action" included.
@@ -46,12 +47,15 @@ class Forecaster(nn.Module):
             far, too few to know at the top of the sky that there lies a lander on the ground already.
     """
 
-    def __init__(self, latent_channels: int, channels: int, action_features: int, change_std: float, attention: bool):
+    def __init__(
+        self, frames: int, latent_channels: int, channels: int, action_features: int, change_std: float, attention: bool
+    ):
         super().__init__()
         self.change_std = change_std
         self.fourier = MPFourier(channels)
         self.noise, self.action = MPConv(channels, channels), MPConv(action_features, channels)
-        self.stem = MPConv(2 * latent_channels + 1, channels, kernel=3)  # one more channel of ones: there are no biases
+        self.earlier_actions = MPConv((frames - 2) * action_features, channels) if frames > 2 else None
+        self.stem = MPConv(frames * latent_channels + 1, channels, kernel=3)  # one more channel of ones: there are no biases
         self.first, self.second = (
             nn.ModuleList(MPConv(channels, channels, kernel=3) for _ in range(2)) for _ in range(2)
         )
@@ -63,28 +67,34 @@ class Forecaster(nn.Module):
         self.moves, self.moves_gain = MPConv(channels, 1, kernel=3), nn.Parameter(torch.zeros(1))
         self.moves_bias = nn.Parameter(torch.ones(1))
 
-    def forward(self, older: Tensor, last: Tensor, sigma_BT: Tensor, actions_BTA: Tensor) -> Forecast:
-        """Forecast the frame after `last`.
+    def forward(self, seen_BTKCHW: Tensor, actions_BTKA: Tensor, sigma_BT: Tensor) -> Forecast:
+        """Forecast a frame.
 
         Args:
-            older, last: [B, T, C, H, W], the two clean frames before each frame.
-            sigma_BT: the noise level `last` is declared to have.
-            actions_BTA: features of the actions that lead to the frame.
+            seen_BTKCHW: the K clean frames before each frame, the last of them first.
+            actions_BTKA: features of the K - 1 actions from the oldest of them to the frame, the one that leads to it first.
+            sigma_BT: the noise level that the frames are declared to have.
         """
         B, T = sigma_BT.shape
         sigma = sigma_BT[..., None, None, None]
         spread = (self.change_std**2 + 2 * sigma.square()).sqrt()
-        seen = torch.cat([last * torch.rsqrt(1 + sigma.square()), (last - older) / spread], dim=2)
-        x = self.stem(torch.cat([seen, torch.ones_like(seen[:, :, :1])], dim=2).flatten(0, 1))
-        told = mp_silu(mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), self.action(actions_BTA), 0.5))
+        last = seen_BTKCHW[:, :, 0]
+        changes = ((last[:, :, None] - seen_BTKCHW[:, :, 1:]) / spread[:, :, None]).flatten(2, 3)
+        seen = torch.cat([last * torch.rsqrt(1 + sigma.square()), changes, torch.ones_like(last[:, :, :1])], dim=2)
+        x = self.stem(seen.flatten(0, 1))
+        action = self.action(actions_BTKA[:, :, 0])
+        if self.earlier_actions is not None:
+            # By itself, and with a smaller share: what is asked for now must not drown in what was asked for before.
+            action = mp_sum(action, self.earlier_actions(actions_BTKA[:, :, 1:].flatten(2)), 0.3)
+        told = mp_silu(mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), action, 0.5))
         blocks = zip(self.first, self.second, self.embedding, self.embedding_gain, strict=True)
         for number, (first, second, embedding, embedding_gain) in enumerate(blocks):
             x = normalize(x, (1,))
             scale = (embedding(told, gain=embedding_gain) + 1).flatten(0, 1)
             x = mp_sum(x, second(mp_silu(first(mp_silu(x)) * scale[..., None, None])), 0.3)
             if number == 0 and self.attention is not None:
-                seen, _ = self.attention(x[None, None], torch.arange(len(x), device=x.device), FrameOnly(), None)
-                x = mp_sum(x, seen[0, 0], 0.3)
+                whole, _ = self.attention(x[None, None], torch.arange(len(x), device=x.device), FrameOnly(), None)
+                x = mp_sum(x, whole[0, 0], 0.3)
         x = mp_silu(x)
         added, gain, log_spread = (
             head(x, gain=head_gain).unflatten(0, (B, T))
