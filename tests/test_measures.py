@@ -28,7 +28,7 @@ from oniris_core.evaluation.learned_states import learn
 from oniris_core.evaluation.probes import violet
 from oniris_core.evaluation.rollouts import Rollouts, foreign_actions
 from oniris_core.evaluation.simulator import Play, Simulator
-from oniris_core.evaluation.small_cnn import crops, shrink
+from oniris_core.evaluation.small_cnn import SmallCnn, crops, shrink
 from oniris_core.evaluation.states.registry import reader_for
 from tests.conftest import ROOT, Run, one_thread, run_stage
 from tests.test_data import PARAMS
@@ -85,7 +85,7 @@ def floors(store: EpisodeStore, chosen: EvaluationSet) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def probe(store: EpisodeStore) -> ActionProbe:
-    found = train_probe(store, LANDER, 4, steps=300, seed=0, device=CPU, tick=lambda: None)
+    found = train_probe(store, LANDER, 4, probes=1, steps=300, seed=0, device=CPU, tick=lambda: None)
     assert found is not None
     return found
 
@@ -213,8 +213,18 @@ def test_wrong_actions_lose_on_control(chosen: EvaluationSet, floors: list[np.nd
     assert frechet_distance(features["truth"], features["truth"]) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_outputs_of_several_networks_are_averaged(store: EpisodeStore) -> None:
+    nets = [SmallCnn(15, (8, 8), 4).eval() for _ in range(3)]
+    groups = np.random.default_rng(0).integers(0, 256, (6, 5, 8, 8, 3), np.uint8)
+    alone = [ActionProbe([net], store.action_spec, None, CPU)(groups) for net in nets]
+    together = ActionProbe(nets, store.action_spec, None, CPU)(groups)
+    np.testing.assert_allclose(together.outputs, np.mean([a.outputs for a in alone], axis=0), rtol=1e-5)
+    assert np.abs(together.outputs - alone[0].outputs).max() > 1e-3
+    assert np.array_equal(together.features, alone[0].features)  # a distance needs the same features for all
+
+
 def test_a_probe_that_knows_nothing_is_refused(store: EpisodeStore, chosen: EvaluationSet) -> None:
-    blind = train_probe(store, LANDER, 4, steps=1, seed=0, device=CPU, tick=lambda: None)
+    blind = train_probe(store, LANDER, 4, probes=2, steps=1, seed=0, device=CPU, tick=lambda: None)
     assert blind is not None
     found, reason = measure_control(blind, as_model(chosen, chosen.truth), 4, Bootstrap(30, 10, 0))
     assert found is None

@@ -16,6 +16,7 @@ class RenderParams(Params):
     sample_contexts: Positive = Field(description="contexts continued so, and under each constant action")
     dreams: Positive = Field(description="long rollouts, for drift")
     dream_frames: Positive = Field(description="frames of each")
+    action_probes: Positive = Field(description="networks that read actions off frames; their answers are averaged")
     probe_steps: Positive = Field(description="training steps of each network that reads actions or states off frames")
     resamples: Positive = Field(description="resamples of the episodes, for the 95 % intervals")
     import_code: bool = Field(

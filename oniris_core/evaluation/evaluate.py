@@ -220,13 +220,16 @@ def _learn(
 ) -> tuple[ActionProbe | None, list[LearnedQuantity]]:  # fmt: skip
     """The action probe, and readers of what has to be learned from recorded states."""
     to_learn = [q for q in reader.quantities if q.read is None] if reader is not None and states.shape[1] else []
-    with progress("render: steps of the probes", (1 + len(to_learn)) * params.probe_steps) as meter:
+    with progress("render: steps of the probes", (params.action_probes + len(to_learn)) * params.probe_steps) as meter:
 
         def tick() -> None:
             stop.raise_if_set()
             meter.advance()
 
-        probe = train_probe(store, reader, c, steps=params.probe_steps, seed=seed, device=dreamer.device, tick=tick)
+        probe = train_probe(
+            store, reader, c, probes=params.action_probes, steps=params.probe_steps, seed=seed, device=dreamer.device,
+            tick=tick,
+        )  # fmt: skip
         learned = [
             learn(q, reader, store, states, steps=params.probe_steps, seed=seed, device=dreamer.device, tick=tick)
             for q in to_learn

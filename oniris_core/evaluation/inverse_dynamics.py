@@ -29,8 +29,8 @@ class Answers:
 
     Attributes:
         readable: bool [N], false where the object was not found, so that there was nothing to look at.
-        features: float32 [N, F], the last hidden layer; zeros where not readable.
-        outputs: float32 [N, D], logits of the choices, or values; zeros where not readable.
+        features: float32 [N, F], the last hidden layer of the first network; zeros where not readable.
+        outputs: float32 [N, D], mean logits of the choices, or mean values; zeros where not readable.
     """
 
     readable: np.ndarray
@@ -39,15 +39,16 @@ class Answers:
 
 
 class ActionProbe:
-    """A trained probe."""
+    """Trained networks whose outputs are averaged: what one alone says of frames unlike the true ones hangs on its seed."""
 
-    def __init__(self, net: SmallCnn, spec: ActionSpec, reader: StateReader | None, device: torch.device):
-        self._net, self._reader, self._device, self.spec = net, reader, device, spec
+    def __init__(self, nets: list[SmallCnn], spec: ActionSpec, reader: StateReader | None, device: torch.device):
+        self._nets, self._reader, self._device, self.spec = nets, reader, device, spec
 
     def __call__(self, groups: np.ndarray) -> Answers:
         """Answers about groups uint8 [N, 1 + c, H, W, 3], the frame before and the group."""
         images, readable = look(groups, self._reader)
-        found = apply(self._net, images, self._device)
+        all_found = [apply(net, images, self._device) for net in self._nets]
+        found = all_found[0][0], np.mean([outputs for _, outputs in all_found], axis=0, dtype=np.float32)
         features, outputs = (np.zeros((len(groups), part.shape[1]), np.float32) for part in found)
         features[readable], outputs[readable] = found
         return Answers(readable, features, outputs)
@@ -102,12 +103,13 @@ def train_probe(
     reader: StateReader | None,
     c: int,
     *,
+    probes: int,
     steps: int,
     seed: int,
     device: torch.device,
     tick: Callable[[], None],
 ) -> ActionProbe | None:
-    """Train a probe on groups of training episodes, true frames only; None if not one group can be read and has an answer."""
+    """Train `probes` networks on true groups of training episodes; None if not one can be read and has an answer."""
     images, wanted, total = [], [], 0
     episodes = store.episodes(TRAIN)
     for episode in numpy_rng(seed, "action_probe").permutation(episodes):
@@ -136,10 +138,12 @@ def train_probe(
         return torch.stack([F.cross_entropy(logits, choice) for logits, choice in parts]).mean()
 
     width = sum(sizes) or len(store.action_spec.sizes)
-    net = fit(
-        np.concatenate(images), width, loss, steps=steps, seed=seed, purpose="action_probe", device=device, tick=tick
-    )
-    return ActionProbe(net, store.action_spec, reader, device)
+    shown = np.concatenate(images)
+    nets = [
+        fit(shown, width, loss, steps=steps, seed=seed, purpose=f"action_probe/{i}", device=device, tick=tick)
+        for i in range(probes)
+    ]
+    return ActionProbe(nets, store.action_spec, reader, device)
 
 
 def chosen(spec: ActionSpec, outputs: np.ndarray) -> np.ndarray:
