@@ -32,8 +32,10 @@ def app(
     params, seed = settings.own, settings.common.seed
     store = open_latents(latent_store)
     what = f"train.clip_latents = {params.clip_latents}"
-    clips = LatentClips(store, TRAIN, params.clip_latents, what)
-    held_out = LatentClips(store, HELD_OUT, params.clip_latents, what)
+    # A forecast sees frames before a clip too. One that lacked them would learn that things come from nowhere.
+    before = params.forecast_frames if params.precondition == "forecast" else 0
+    clips = LatentClips(store, TRAIN, params.clip_latents, what, before)
+    held_out = LatentClips(store, HELD_OUT, params.clip_latents, what, before)
 
     # From here on torch is needed; all that can be refused without it has been.
     import importlib

@@ -372,6 +372,16 @@ def test_latent_actions_are_those_of_their_frames(tiny_pipeline: Path) -> None:
     batch = clips[np.arange(len(clips.index))]
     assert (batch.has_action[:, 0] == (clips.index.offset > 0)).all()
     assert batch.has_action[:, 1:].all()
+    longer = LatentClips(latents, 0, 3, "x", before=2)[np.arange(len(clips.index))]
+    assert longer.latents.shape[1] == longer.actions.shape[1] == 5
+    for name in ("latents", "actions", "has_action"):
+        assert np.array_equal(getattr(longer, name)[:, 2:], getattr(batch, name))
+    for clip, (episode, offset) in enumerate(zip(clips.index.episode, clips.index.offset, strict=True)):
+        first = latents.bounds(episode)[0]
+        for age in (1, 2):  # before its first frame an episode stood still
+            row = first + max(offset - age, 0)
+            assert np.array_equal(longer.latents[clip, 2 - age], latents.standardised(row, row + 1)[0])
+            assert longer.has_action[clip, 2 - age] == (offset - age > 0)
 
 
 @pytest.mark.pipeline

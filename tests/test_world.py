@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from oniris_core.data.actions import action_spec
 from oniris_core.nn.magnitude import MPConv, force_normalize_
 from oniris_core.nn.rotary import rotary_angles
-from oniris_core.world.context import Cache, FrameOnly, Parallel, Step
+from oniris_core.world.context import Before, Cache, FrameOnly, Parallel, Step
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.forecast import Forecast
-from oniris_core.world.loss import noised_errors
+from oniris_core.world.loss import forecast_loss, noised_errors
 from oniris_core.world.temporal import Attention, GatedCausalConv
 from oniris_core.world.unet import UNetConfig
 from tests.reference import dense_attention, dense_conv
@@ -416,6 +416,30 @@ def test_a_forecast_reads_the_last_frames_and_the_actions_since_them(seen):
         assert clean.tolist() == [t - seen <= j < t for j in range(T)]
         assert not noised.any()
         assert (gradients[1][0].abs().amax(1) > 0).tolist() == [max(t - seen + 2, 1) <= j <= t for j in range(T)]
+
+
+def test_frames_before_a_clip_are_seen_by_the_forecast_only():
+    """What is expected of a clip that is cut out of a longer one is what is expected in that; the network knows no more."""
+    denoiser, (x, sigma, actions, has_action), cut = make(seen=3), data(T=8), 4
+    whole = denoiser.expect(x, sigma, actions, has_action, Parallel())
+    before = Before(x[:, 0, :cut], sigma[:, 0, :cut], actions[:, :cut], has_action[:, :cut])
+    part = (x[:, :, cut:], sigma[:, :, cut:], actions[:, cut:], has_action[:, cut:])
+    expected = denoiser.expect(*part, Parallel(before))
+    for name in ("center", "spread", "scale"):
+        torch.testing.assert_close(getattr(expected, name), getattr(whole, name)[:, :, cut:], atol=1e-6, rtol=0)
+    assert expected.forecast.mean.shape[1] == 4  # the first frame of the clip has a past
+    given, _ = denoiser(*part, Parallel(), expected)
+    torch.testing.assert_close(denoiser(*part, Parallel(before))[0], given, atol=1e-6, rtol=0)
+    losses = [
+        forecast_loss(denoiser, x[:, 0, a:], actions[:, a:], has_action[:, a:], sigma[:, 0, 0], 0 * x[:, 0, a:], 4)
+        for a in (0, 1)  # the forecast of frame 4 sees frames 1 to 3
+    ]
+    assert torch.equal(*losses)
+    noise = torch.zeros_like(x[:, 0])
+    errors = noised_errors(
+        denoiser, x[:, 0], actions, has_action, sigma[:, 1, cut:], noise[:, cut:], sigma[:, 0, 0], noise
+    )
+    torch.testing.assert_close(errors.forecast, losses[0], atol=1e-6, rtol=0)
 
 
 def test_a_convolution_works_out_its_past_once_for_all_noise_levels_of_a_frame():

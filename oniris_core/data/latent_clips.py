@@ -10,12 +10,12 @@ from oniris_core.data.latents import LatentStore
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Clips of T latent frames.
+    """Clips of T latent frames, and in front of each the F frames before it.
 
     Attributes:
-        latents: float32 [B, T, C, h, w], standardised.
-        actions: float32 [B, T, A], features of the c actions that led to each frame, in order.
-        has_action: bool [B, T], false for the first frame of an episode.
+        latents: float32 [B, F + T, C, h, w], standardised. Before its first frame an episode stood still.
+        actions: float32 [B, F + T, A], features of the c actions that led to each frame, in order.
+        has_action: bool [B, F + T], false for the first frame of an episode and whatever stands before it.
     """
 
     latents: np.ndarray
@@ -29,13 +29,13 @@ def action_features(store: LatentStore, first: int, end: int) -> np.ndarray:
 
 
 class LatentClips:
-    """Clips of `length` latent frames from the episodes of one split."""
+    """Clips of `length` latent frames from the episodes of one split, and the `before` frames before each."""
 
-    def __init__(self, store: LatentStore, split: int, length: int, what: str):
+    def __init__(self, store: LatentStore, split: int, length: int, what: str, before: int = 0):
         episodes = np.flatnonzero(store.split == split)
         self._starts = np.concatenate([[0], store.episode_ends[:-1]])
         lengths = (store.episode_ends - self._starts)[episodes]
-        self._store, self._length = store, length
+        self._store, self._length, self.before = store, length, before
         self.index: ClipIndex = index_clips(episodes, lengths, length, what)
 
     @property
@@ -46,9 +46,11 @@ class LatentClips:
     def __getitem__(self, clips: np.ndarray) -> LatentBatch:
         latents, actions, has_action = [], [], []
         for clip in clips:
-            offset = int(self.index.offset[clip])
-            first = int(self._starts[self.index.episode[clip]]) + offset
-            latents.append(self._store.standardised(first, first + self._length))
-            actions.append(action_features(self._store, first, first + self._length))
-            has_action.append(np.arange(offset, offset + self._length) > 0)
+            offset, start = int(self.index.offset[clip]), int(self._starts[self.index.episode[clip]])
+            place = np.arange(offset - self.before, offset + self._length)
+            first, end = start + max(int(place[0]), 0), start + offset + self._length
+            rows = np.maximum(start + place, first) - first
+            latents.append(self._store.standardised(first, end)[rows])
+            actions.append(action_features(self._store, first, end)[rows])
+            has_action.append(place > 0)
         return LatentBatch(np.stack(latents), np.stack(actions), np.stack(has_action))

@@ -127,7 +127,8 @@ class WorldDashboard:
             axis.set_title("no film: the VAE of these latents was not found")
             return
         x, actions, has_action = self._clips(2)
-        seen = min(2, x.shape[1] - 1)
+        before = self.held_out.before
+        seen = before + min(2, x.shape[1] - before - 1)
         past = prefill(denoiser, x[:, :seen], actions[:, :seen], has_action[:, :seen], SAMPLER)
         made = [*x[:, :seen].unbind(1)]
         made += generate(
@@ -135,7 +136,7 @@ class WorldDashboard:
         )
         mean, std = (torch.from_numpy(a).to(self.device)[:, None, None] for a in (self.store.mean, self.store.std))
         strips = []
-        for latents in (x, torch.stack(made, dim=1)):
+        for latents in (x[:, before:], torch.stack(made, dim=1)[:, before:]):
             frames, _, _ = self.vae.decoder(latents * std + mean, torch.zeros(2, device=self.device))
             strips.append(to_uint8(frames)[:, :: max(self.vae.config.group // 2, 1)].cpu().numpy())
         film = [np.concatenate(list(strip[clip]), axis=1) for clip in range(2) for strip in strips]

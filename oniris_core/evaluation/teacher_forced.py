@@ -26,11 +26,12 @@ def teacher_forced_errors(
         x, actions, has_action = (
             torch.from_numpy(a).to(device) for a in (batch.latents, batch.actions, batch.has_action)
         )
-        noise = torch.randn(x.shape, generator=torch_generator(seed, "teacher_forced", number)).to(device)
+        shown = x[:, clips.before :]
+        noise = torch.randn(shown.shape, generator=torch_generator(seed, "teacher_forced", number)).to(device)
         clean = torch.full((len(x),), clean_sigma, device=device)
-        copies.append(float((x[:, 1:] - x[:, :-1]).square().mean()))
+        copies.append(float((shown[:, 1:] - shown[:, :-1]).square().mean()))
         for sigma in SIGMAS:
-            sigmas = torch.full(x.shape[:2], sigma, device=device)
+            sigmas = torch.full(shown.shape[:2], sigma, device=device)
             found = noised_errors(denoiser, x, actions, has_action, sigmas, noise, clean, torch.zeros_like(x))
             errors[sigma].append(float(found.error[:, 1:].mean()))
     rms = {f"error@{sigma:g}": float(np.sqrt(np.mean(values))) for sigma, values in errors.items()}

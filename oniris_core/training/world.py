@@ -78,8 +78,9 @@ class WorldObjective(nn.Module):
         sigma_BT = b.sigma_BT[:, counted]
         if b.lesson == "forecast_only":
             alone = forecast_loss(
-                self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW
-            )[:, counted].mean()
+                self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW,
+                b.sigma_BT.shape[1],
+            )[:, counted].mean()  # fmt: skip
             return Outcome(alone, {"forecast": alone.detach()}, {})
         if b.lesson == "frame_only":
             errors = frame_only_errors(
@@ -168,8 +169,9 @@ class WorldTrainer:
 
     def _noise(self, latents: np.ndarray, step: int, place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p, generator = self._params, torch_generator(self._seed, "world/noise", step, place)
-        sigma = (p.p_mean + p.p_std * torch.randn(len(latents), generator=generator)).exp()
-        noise, clean_noise = (torch.randn(latents.shape, generator=generator) for _ in range(2))
+        sigma = (p.p_mean + p.p_std * torch.randn(p.clip_latents, generator=generator)).exp()
+        noise = torch.randn(p.clip_latents, *latents.shape[1:], generator=generator)
+        clean_noise = torch.randn(latents.shape, generator=generator)
         # A clean frame is never declared to be quite without noise: its logarithm is an input.
         clean_sigma = (p.context_noise * torch.rand((), generator=generator)).clamp(min=1e-3)
         return sigma, noise, clean_sigma, clean_noise

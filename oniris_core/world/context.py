@@ -156,8 +156,23 @@ def _select(block: BlockCache, rows: list[int]) -> BlockCache:
 
 
 @dataclass(frozen=True)
+class Before:
+    """Clean frames before a clip: x [B, F, C, H, W], sigma [B, F], actions [B, F, A] and has_action [B, F]."""
+
+    x: Tensor
+    sigma: Tensor
+    actions: Tensor
+    has_action: Tensor
+
+
+@dataclass(frozen=True)
 class Parallel:
-    """Clean and noised streams of a whole clip that has no past: S = 2, stream 0 clean and stream 1 noised."""
+    """Clean and noised streams of a whole clip: S = 2, stream 0 clean and stream 1 noised.
+
+    The network knows no past of the clip; what is expected of its first frames may rest on those `before` it.
+    """
+
+    before: Before | None = None
 
 
 @dataclass(frozen=True)

@@ -136,10 +136,9 @@ class Denoiser(nn.Module):
         adds to that: Var[x_i - m_i] = change_std^2 + sigma_clean^2. With `forecast` it is a Gaussian for each value.
         """
         self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-        cache = context.cache if isinstance(context, Step) else Cache()
         T = x_BSTCHW.shape[2]
-        clean = _after(cache.clean, x_BSTCHW[:, 0])
-        sigma = _after(cache.clean_sigma, sigma_BST[:, 0])
+        told = self._told(actions_BTA, has_action_BT)
+        clean, sigma, told = self._with_past(x_BSTCHW[:, 0], sigma_BST[:, 0], told, context)
         held = clean.shape[1] - T
         first = T if isinstance(context, FrameOnly) or self.config.precondition == "plain" else max(1 - held, 0)
         # The first frames have no past; of the others each has a last one.
@@ -148,7 +147,6 @@ class Denoiser(nn.Module):
         center, scale = last, (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
         spread, forecast = scale, None
         if self.forecaster is not None and first < T:
-            told = _after(cache.told, self._told(actions_BTA, has_action_BT))
             forecast = self.forecaster(*self._seen(clean, told, T - first), last_sigma)
             center, spread = forecast.mean.detach(), forecast.spread.detach()
         shape = (len(clean), first, *clean.shape[2:])
@@ -157,6 +155,20 @@ class Denoiser(nn.Module):
             torch.cat([value.new_ones((*shape[:2], *value.shape[2:])), value], dim=1) for value in (spread, scale)
         )
         return Expected(center[:, None], spread[:, None], scale[:, None], forecast)
+
+    def _with_past(self, clean: Tensor, sigma: Tensor, told: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean frames, their noise levels and what was told of their actions, after those that the context knows of."""
+        if isinstance(context, Step):
+            cache = context.cache
+            return _after(cache.clean, clean), _after(cache.clean_sigma, sigma), _after(cache.told, told)
+        if isinstance(context, Parallel) and context.before is not None:
+            before = context.before
+            return (
+                _after(before.x, clean),
+                _after(before.sigma, sigma),
+                _after(self._told(before.actions, before.has_action), told),
+            )
+        return clean, sigma, told
 
     def _seen(self, clean_BTCHW: Tensor, told_BTA: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What the forecaster sees for each of the last `count` frames; before the first one nothing moved or was asked for."""
@@ -214,8 +226,8 @@ class Denoiser(nn.Module):
             D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)
             told = self._told(actions_BTA, has_action_BT)
             clean, sigma, told = (
-                _after(old, new)[:, -self.config.forecast_frames :].clone()
-                for old, new in ((cache.clean, x_BSTCHW[:, 0]), (cache.clean_sigma, sigma_BST[:, 0]), (cache.told, told))
+                values[:, -self.config.forecast_frames :].clone()
+                for values in self._with_past(x_BSTCHW[:, 0], sigma_BST[:, 0], told, context)
             )
             return D_x, Cache(
                 start=cache.start, length=cache.length + T, model=self,

@@ -55,7 +55,8 @@ class Forecaster(nn.Module):
         self.fourier = MPFourier(channels)
         self.noise, self.action = MPConv(channels, channels), MPConv(action_features, channels)
         self.earlier_actions = MPConv((frames - 2) * action_features, channels) if frames > 2 else None
-        self.stem = MPConv(frames * latent_channels + 1, channels, kernel=3)  # one more channel of ones: there are no biases
+        # One more channel of ones: there are no biases.
+        self.stem = MPConv(frames * latent_channels + 1, channels, kernel=3)
         self.first, self.second = (
             nn.ModuleList(MPConv(channels, channels, kernel=3) for _ in range(2)) for _ in range(2)
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oniris_core.world.context import Context, FrameOnly, Parallel
+from oniris_core.world.context import Before, Context, FrameOnly, Parallel
 from oniris_core.world.denoiser import Denoiser, Expected
 
 TERMS = 4
@@ -118,16 +118,17 @@ def noised_errors(
     """The errors of every frame in one pass, each given its clean past (teacher forcing).
 
     Args:
-        x_BTCHW: standardised latent clips.
-        actions_BTA, has_action_BT: see `Denoiser.forward`.
-        sigma_BT, noise_BTCHW: noise level and unit noise of the noised stream.
-        clean_sigma_B, clean_noise_BTCHW: noise level and unit noise of the clean stream, one level per clip.
+        x_BTCHW: standardised latent clips, and in front of them the frames before, which the forecast sees.
+        actions_BTA, has_action_BT: of all of these; see `Denoiser.forward`.
+        sigma_BT, noise_BTCHW: noise level and unit noise of the noised stream, which has the T frames of the clips only.
+        clean_sigma_B, clean_noise_BTCHW: noise level and unit noise of all clean frames, one level per clip.
     """
-    noised = _noised(x_BTCHW, sigma_BT, noise_BTCHW)
-    clean = _noised(x_BTCHW, clean_sigma_B[:, None], clean_noise_BTCHW)
-    x_BSTCHW = torch.stack([clean, noised], dim=1)
+    T = sigma_BT.shape[1]
+    clean, context = _past(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW, T)
+    x, actions, has_action = (values[:, -T:] for values in (x_BTCHW, actions_BTA, has_action_BT))
+    x_BSTCHW = torch.stack([clean, _noised(x, sigma_BT, noise_BTCHW)], dim=1)
     sigma_BST = torch.stack([clean_sigma_B[:, None].expand_as(sigma_BT), sigma_BT], dim=1)
-    return _errors(denoiser, x_BTCHW, x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, Parallel())
+    return _errors(denoiser, x, x_BSTCHW, sigma_BST, actions, has_action, context)
 
 
 def frame_only_errors(
@@ -139,8 +140,9 @@ def frame_only_errors(
     noise_BTCHW: Tensor,
 ) -> FrameErrors:
     """The same without any past."""
-    noised = _noised(x_BTCHW, sigma_BT, noise_BTCHW)[:, None]
-    return _errors(denoiser, x_BTCHW, noised, sigma_BT[:, None], actions_BTA, has_action_BT, FrameOnly())
+    x, actions, has_action = (values[:, -sigma_BT.shape[1] :] for values in (x_BTCHW, actions_BTA, has_action_BT))
+    noised = _noised(x, sigma_BT, noise_BTCHW)[:, None]
+    return _errors(denoiser, x, noised, sigma_BT[:, None], actions, has_action, FrameOnly())
 
 
 def forecast_loss(
@@ -150,21 +152,36 @@ def forecast_loss(
     has_action_BT: Tensor,
     clean_sigma_B: Tensor,
     clean_noise_BTCHW: Tensor,
+    frames: int,
 ) -> Tensor:
-    """`FrameErrors.forecast` alone, without the passes through the network that refines it.
+    """`FrameErrors.forecast` of clips of `frames` frames alone, without the passes through the network that refines it.
 
     Raises:
-        ValueError: the denoiser has no forecast, or a clip no second frame.
+        ValueError: the denoiser has no forecast, or no frame has a past.
     """
-    clean = _noised(x_BTCHW, clean_sigma_B[:, None], clean_noise_BTCHW)
+    clean, context = _past(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW, frames)
+    x, actions, has_action = (values[:, -frames:] for values in (x_BTCHW, actions_BTA, has_action_BT))
     both = clean[:, None].expand(-1, 2, -1, -1, -1, -1)  # the noised stream is not looked at
     sigma_BST = clean_sigma_B[:, None, None].expand(both.shape[:3])
-    forecast = _forecast_loss(
-        denoiser, x_BTCHW, denoiser.expect(both, sigma_BST, actions_BTA, has_action_BT, Parallel())
-    )
+    forecast = _forecast_loss(denoiser, x, denoiser.expect(both, sigma_BST, actions, has_action, context))
     if forecast is None:
         raise ValueError("this denoiser forecasts nothing of these clips")
     return forecast
+
+
+def _past(
+    x_BTCHW: Tensor,
+    actions_BTA: Tensor,
+    has_action_BT: Tensor,
+    clean_sigma_B: Tensor,
+    clean_noise_BTCHW: Tensor,
+    frames: int,
+) -> tuple[Tensor, Parallel]:
+    """The clean stream of the last `frames` frames, and those before them as context."""
+    clean, before = _noised(x_BTCHW, clean_sigma_B[:, None], clean_noise_BTCHW), x_BTCHW.shape[1] - frames
+    sigma_BT = clean_sigma_B[:, None].expand(-1, before)
+    context = Before(clean[:, :before], sigma_BT, actions_BTA[:, :before], has_action_BT[:, :before])
+    return clean[:, before:], Parallel(context if before else None)
 
 
 def _noised(x_BTCHW: Tensor, sigma_BT: Tensor, noise_BTCHW: Tensor) -> Tensor:
