@@ -34,6 +34,7 @@ class TrainParams(FitParams):
 
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
     start_share: Share = Field(description="share of the clips that begin with their episode, as a rollout does")
+    end_share: Share = Field(description="share of the clips that end with their episode, where it may lie still")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
     warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
     lr_ref_steps: Positive = Field(description="steps after which it falls as the inverse square root")
@@ -68,6 +69,8 @@ class TrainParams(FitParams):
                 f"forecast_only_share = {self.forecast_only_share} needs precondition: forecast, not {self.precondition}; "
                 "without a forecast it is 0"
             )
+        if self.start_share + self.end_share > 1:
+            raise ValueError(f"start_share + end_share must be at most 1, not {self.start_share} + {self.end_share}")
         if self.head_channels % 2:
             raise ValueError(f"head_channels must be even, not {self.head_channels}")
         for mult, *attends in zip(self.channel_mult, self.video_attention, self.frame_attention, strict=True):

@@ -28,20 +28,25 @@ class ClipIndex:
     def __len__(self) -> int:
         return len(self.episode)
 
-    def draw(self, count: int, seed: int, purpose: str, step: int, start_share: float = 0.0) -> np.ndarray:
+    def draw(
+        self, count: int, seed: int, purpose: str, step: int, start_share: float = 0.0, end_share: float = 0.0
+    ) -> np.ndarray:
         """int64 [count]: clips for one step; the same for the same arguments.
 
         Args:
             count: how many.
             seed, purpose, step: what the draw depends on.
-            start_share: chance of a clip to be one of those that begin with their episode; else all have equal chance.
+            start_share: chance of a clip to be one of those that begin with their episode.
+            end_share: chance to be one of those that end with it; else all have equal chance.
         """
         rng = numpy_rng(seed, purpose, step)
         drawn = rng.integers(len(self), size=count)
-        if not start_share:
+        if not start_share + end_share:
             return drawn
-        first = np.flatnonzero(self.offset == 0)
-        return np.where(rng.random(count) < start_share, rng.choice(first, size=count), drawn)
+        first, last = self.offset == 0, np.append(self.episode[1:] != self.episode[:-1], True)
+        begins, ends = (rng.choice(np.flatnonzero(clips), size=count) for clips in (first, last))
+        chance = rng.random(count)
+        return np.where(chance < start_share, begins, np.where(chance < start_share + end_share, ends, drawn))
 
     def spread(self, count: int) -> np.ndarray:
         """int64 [min(count, K)]: clips evenly spread over all of them."""

@@ -165,7 +165,7 @@ class WorldTrainer:
 
     def _drawn(self, step: int) -> np.ndarray:
         p = self._params
-        return self._clips.index.draw(p.batch, self._seed, "world/clips", step, p.start_share)
+        return self._clips.index.draw(p.batch, self._seed, "world/clips", step, p.start_share, p.end_share)
 
     def _noise(self, latents: np.ndarray, step: int, place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p, generator = self._params, torch_generator(self._seed, "world/noise", step, place)
