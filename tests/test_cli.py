@@ -91,6 +91,12 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> N
             ["--precondition", "past", "--forecast-only-share", "0.5"],
             r"needs precondition: forecast, not past",
         ),
+        (
+            "train",
+            ["--start-share", "0.6", "--end-share", "0.5"],
+            r"start_share \+ end_share must be at most 1, not 0.6 \+ 0.5",
+        ),
+        ("train", ["--forecast-frames", "1"], r"train.forecast_frames = 1 should be greater than or equal to 2"),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
         (
             "train",

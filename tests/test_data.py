@@ -187,6 +187,13 @@ def test_clip_index_lists_every_clip_once_and_none_across_episodes(lengths: list
     assert np.array_equal(index.draw(5, 1, "a", 2), index.draw(5, 1, "a", 2))
     assert np.array_equal(index.draw(5, 1, "a", 2, 0.5), index.draw(5, 1, "a", 2, 0.5))
     assert not index.offset[index.draw(50, 1, "a", 2, 1.0)].any()
+    last = {(10 * e, n - units) for e, n in enumerate(lengths)}
+    ends = index.draw(50, 1, "a", 2, 0.0, 1.0)
+    assert set(zip(index.episode[ends].tolist(), index.offset[ends].tolist(), strict=True)) <= last
+    both = index.draw(50, 1, "a", 2, 0.5, 0.5)
+    assert all(
+        o == 0 or (e, o) in last for e, o in zip(index.episode[both].tolist(), index.offset[both].tolist(), strict=True)
+    )
 
 
 def test_randomness_is_keyed() -> None:
