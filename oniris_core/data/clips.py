@@ -1,6 +1,7 @@
 """Which clips there are, and which of them a training step sees."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,10 +44,17 @@ class ClipIndex:
         drawn = rng.integers(len(self), size=count)
         if not start_share + end_share:
             return drawn
-        first, last = self.offset == 0, np.append(self.episode[1:] != self.episode[:-1], True)
-        begins, ends = (rng.choice(np.flatnonzero(clips), size=count) for clips in (first, last))
+        begins, ends = (rng.choice(clips, size=count) for clips in (self._first, self._last))
         chance = rng.random(count)
         return np.where(chance < start_share, begins, np.where(chance < start_share + end_share, ends, drawn))
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        return np.flatnonzero(self.offset == 0)
+
+    @cached_property
+    def _last(self) -> np.ndarray:
+        return np.flatnonzero(np.append(self.episode[1:] != self.episode[:-1], True))
 
     def spread(self, count: int) -> np.ndarray:
         """int64 [min(count, K)]: clips evenly spread over all of them."""

@@ -137,8 +137,7 @@ class Denoiser(nn.Module):
         """
         self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
         T = x_BSTCHW.shape[2]
-        told = self._told(actions_BTA, has_action_BT)
-        clean, sigma, told = self._with_past(x_BSTCHW[:, 0], sigma_BST[:, 0], told, context)
+        clean, sigma, told = self._with_past(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
         held = clean.shape[1] - T
         first = T if isinstance(context, FrameOnly) or self.config.precondition == "plain" else max(1 - held, 0)
         # The first frames have no past; of the others each has a last one.
@@ -156,8 +155,11 @@ class Denoiser(nn.Module):
         )
         return Expected(center[:, None], spread[:, None], scale[:, None], forecast)
 
-    def _with_past(self, clean: Tensor, sigma: Tensor, told: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    def _with_past(
+        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Clean frames, their noise levels and what was told of their actions, after those that the context knows of."""
+        clean, sigma, told = x_BSTCHW[:, 0], sigma_BST[:, 0], self._told(actions_BTA, has_action_BT)
         if isinstance(context, Step):
             cache = context.cache
             return _after(cache.clean, clean), _after(cache.clean_sigma, sigma), _after(cache.told, told)
@@ -224,10 +226,9 @@ class Denoiser(nn.Module):
         step = ring.write(cache.length, T)
         with torch.no_grad():
             D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)
-            told = self._told(actions_BTA, has_action_BT)
             clean, sigma, told = (
                 values[:, -self.config.forecast_frames :].clone()
-                for values in self._with_past(x_BSTCHW[:, 0], sigma_BST[:, 0], told, context)
+                for values in self._with_past(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
             )
             return D_x, Cache(
                 start=cache.start, length=cache.length + T, model=self,

@@ -125,7 +125,7 @@ def noised_errors(
     """
     T = sigma_BT.shape[1]
     clean, context = _past(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW, T)
-    x, actions, has_action = (values[:, -T:] for values in (x_BTCHW, actions_BTA, has_action_BT))
+    x, actions, has_action = _last(T, x_BTCHW, actions_BTA, has_action_BT)
     x_BSTCHW = torch.stack([clean, _noised(x, sigma_BT, noise_BTCHW)], dim=1)
     sigma_BST = torch.stack([clean_sigma_B[:, None].expand_as(sigma_BT), sigma_BT], dim=1)
     return _errors(denoiser, x, x_BSTCHW, sigma_BST, actions, has_action, context)
@@ -140,7 +140,7 @@ def frame_only_errors(
     noise_BTCHW: Tensor,
 ) -> FrameErrors:
     """The same without any past."""
-    x, actions, has_action = (values[:, -sigma_BT.shape[1] :] for values in (x_BTCHW, actions_BTA, has_action_BT))
+    x, actions, has_action = _last(sigma_BT.shape[1], x_BTCHW, actions_BTA, has_action_BT)
     noised = _noised(x, sigma_BT, noise_BTCHW)[:, None]
     return _errors(denoiser, x, noised, sigma_BT[:, None], actions, has_action, FrameOnly())
 
@@ -160,13 +160,18 @@ def forecast_loss(
         ValueError: the denoiser has no forecast, or no frame has a past.
     """
     clean, context = _past(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW, frames)
-    x, actions, has_action = (values[:, -frames:] for values in (x_BTCHW, actions_BTA, has_action_BT))
+    x, actions, has_action = _last(frames, x_BTCHW, actions_BTA, has_action_BT)
     both = clean[:, None].expand(-1, 2, -1, -1, -1, -1)  # the noised stream is not looked at
     sigma_BST = clean_sigma_B[:, None, None].expand(both.shape[:3])
     forecast = _forecast_loss(denoiser, x, denoiser.expect(both, sigma_BST, actions, has_action, context))
     if forecast is None:
         raise ValueError("this denoiser forecasts nothing of these clips")
     return forecast
+
+
+def _last(frames: int, *values_BT: Tensor) -> tuple[Tensor, ...]:
+    """The clips alone, without the frames in front of them."""
+    return tuple(values[:, -frames:] for values in values_BT)
 
 
 def _past(
