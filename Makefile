@@ -44,6 +44,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pip check
 
 dag: $(READY)
 	$(BIN)/dvc dag
@@ -55,6 +56,8 @@ $(READY): requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	# Alone: what torch needs is in the lock file, and need not be looked for in a second index.
 	$(BIN)/pip install --quiet --no-deps --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(BIN)/pip install --quiet --no-deps -r requirements.lock
+	# Twice, because that is faster: what is there needs no resolving. Other platforms, and CUDA, bring a few packages more.
 	$(BIN)/pip install --quiet -r requirements.lock
 	touch $@
 

@@ -56,7 +56,7 @@ def make_denoiser(params: Path, channels: int, size: int, device: torch.device) 
     torch.manual_seed(0)
     denoiser = Denoiser(
         DenoiserConfig(
-            unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition, p.forecast_channels, p.forecast_frames,
+            unet, channels, size, size, ACTION_FEATURES, 0.35, p.precondition, p.forecast_channels, p.forecast_ages,
             p.forecast_attention,
         )
     )  # fmt: skip

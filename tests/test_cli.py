@@ -96,7 +96,12 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> N
             ["--start-share", "0.6", "--end-share", "0.5"],
             r"start_share \+ end_share must be at most 1, not 0.6 \+ 0.5",
         ),
-        ("train", ["--forecast-frames", "1"], r"train.forecast_frames = 1 should be greater than or equal to 2"),
+        ("train", ["--forecast-ages", "[1]"], r"forecast_ages must be 1 and at least one more, rising, .*, not \[1\]"),
+        (
+            "train",
+            ["--forecast-ages", "[1, 4, 2]"],
+            r"forecast_ages must be 1 and at least one more, .*, not \[1, 4, 2\]",
+        ),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
         (
             "train",

@@ -31,7 +31,7 @@ def make(
     video=(True, True),
     frame=(False, False),
     sees=True,
-    seen=4,
+    seen=(1, 2, 4),
 ):
     torch.manual_seed(seed)
     unet = UNetConfig(8, mult, blocks, video, frame, 4, window, 0.4)
@@ -63,7 +63,7 @@ def architectures(draw):
     return make(
         draw(st.integers(0, 99)), draw(st.sampled_from(["forecast", "past", "plain"])), draw(st.integers(1, 6)),
         per_level(st.integers(1, 3)), draw(st.integers(1, 2)), per_level(st.booleans()), per_level(st.booleans()),
-        draw(st.booleans()), draw(st.integers(2, 5)),
+        draw(st.booleans()), (1, *sorted(draw(st.sets(st.integers(2, 8), min_size=1)))),
     )  # fmt: skip
 
 
@@ -396,15 +396,15 @@ def test_with_attention_a_forecast_sees_the_whole_frame(sees):
     """Convolutions alone reach six pixels far."""
     denoiser = make(sees=sees)
     frame = torch.randn(1, 1, 3, 16, 1, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    seen = torch.stack([frame, *[frame.detach()] * 3], dim=2)
+    seen = torch.stack([frame, *[frame.detach()] * 2], dim=2)
     found = denoiser.forecaster(seen, torch.zeros(1, 1, 3, 6), torch.full((1, 1), 0.05))
     (gradient,) = torch.autograd.grad(found.mean[..., 0, 0].sum(), frame)
     assert (gradient[0, 0].abs().amax((0, 2)) > 0).tolist() == [row <= 6 or sees for row in range(16)]
 
 
-@pytest.mark.parametrize("seen", [2, 4])
-def test_a_forecast_reads_the_last_frames_and_the_actions_since_them(seen):
-    """By gradients: of frame t the frames t - K .. t - 1 and the actions that led from the first of them to t."""
+@pytest.mark.parametrize("seen", [(1, 2), (1, 2, 4)])
+def test_a_forecast_reads_frames_of_the_past_and_the_actions_since_them(seen):
+    """By gradients: the frames of these ages, or the first one, and the actions that led from the oldest of them to t."""
     denoiser, T = make(seen=seen), 7
     x, sigma, actions, has_action = data(B=1, T=T)
     x.requires_grad_()
@@ -413,14 +413,14 @@ def test_a_forecast_reads_the_last_frames_and_the_actions_since_them(seen):
     for t in range(1, T):
         gradients = torch.autograd.grad(mean[0, t - 1].square().sum(), [x, actions], retain_graph=True)
         clean, noised = gradients[0][0].abs().amax((2, 3, 4)) > 0
-        assert clean.tolist() == [t - seen <= j < t for j in range(T)]
+        assert set(clean.nonzero().ravel().tolist()) == {max(t - age, 0) for age in seen}
         assert not noised.any()
-        assert (gradients[1][0].abs().amax(1) > 0).tolist() == [max(t - seen + 2, 1) <= j <= t for j in range(T)]
+        assert (gradients[1][0].abs().amax(1) > 0).tolist() == [max(t - seen[-1] + 2, 1) <= j <= t for j in range(T)]
 
 
 def test_frames_before_a_clip_are_seen_by_the_forecast_only():
     """What is expected of a clip that is cut out of a longer one is what is expected in that; the network knows no more."""
-    denoiser, (x, sigma, actions, has_action), cut = make(seen=3), data(T=8), 4
+    denoiser, (x, sigma, actions, has_action), cut = make(seen=(1, 3)), data(T=8), 4
     whole = denoiser.expect(x, sigma, actions, has_action, Parallel())
     before = Before(x[:, 0, :cut], sigma[:, 0, :cut], actions[:, :cut], has_action[:, :cut])
     part = (x[:, :, cut:], sigma[:, :, cut:], actions[:, cut:], has_action[:, cut:])
@@ -432,7 +432,7 @@ def test_frames_before_a_clip_are_seen_by_the_forecast_only():
     torch.testing.assert_close(denoiser(*part, Parallel(before))[0], given, atol=1e-6, rtol=0)
     losses = [
         forecast_loss(denoiser, x[:, 0, a:], actions[:, a:], has_action[:, a:], sigma[:, 0, 0], 0 * x[:, 0, a:], 4)
-        for a in (0, 1)  # the forecast of frame 4 sees frames 1 to 3
+        for a in (0, 1)  # the forecast of frame 4 sees frames 1 and 3
     ]
     assert torch.equal(*losses)
     noise = torch.zeros_like(x[:, 0])
@@ -470,7 +470,7 @@ def test_a_forecast_made_before_serves_every_noise_level():
         inputs = (x, 0 * sigma + level, actions, has_action)
         given, _ = denoiser(*inputs, Step(cache.repeat(1)), expected)
         computed, _ = denoiser(*inputs, Step(cache.repeat(1)))
-        assert torch.equal(given, computed)
+        torch.testing.assert_close(given, computed, atol=1e-5, rtol=0)  # memory laid out otherwise rounds otherwise
 
 
 def test_the_denoising_loss_leaves_the_forecast_alone():

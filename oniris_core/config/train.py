@@ -1,5 +1,6 @@
 """Parameters of the stage `train`."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -27,8 +28,8 @@ class TrainParams(FitParams):
         description="forecast: predict what a forecast leaves open; past: the change from the last clean frame"
     )
     forecast_channels: Positive = Field(description="width of the network that forecasts the next frame")
-    forecast_frames: Annotated[int, Field(ge=2)] = Field(
-        description="clean latent frames that the forecast sees, and the actions since them"
+    forecast_ages: Ints = Field(
+        description="how many latent frames ago the clean frames lie that the forecast sees, 1 first, and the actions since"
     )
     forecast_attention: bool = Field(description="let every pixel of the forecast see the whole of the last frame")
 
@@ -68,6 +69,11 @@ class TrainParams(FitParams):
             raise ValueError(
                 f"forecast_only_share = {self.forecast_only_share} needs precondition: forecast, not {self.precondition}; "
                 "without a forecast it is 0"
+            )
+        ages = self.forecast_ages
+        if len(ages) < 2 or ages[0] != 1 or any(later <= age for age, later in pairwise(ages)):
+            raise ValueError(
+                f"forecast_ages must be 1 and at least one more, rising, such as [1, 2, 4], not {list(ages)}"
             )
         if self.start_share + self.end_share > 1:
             raise ValueError(f"start_share + end_share must be at most 1, not {self.start_share} + {self.end_share}")

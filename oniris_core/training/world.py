@@ -37,7 +37,7 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     features = store.action_spec.features * store.actions.shape[1]
     return DenoiserConfig(
         unet, channels, height, width, features, store.change_std, params.precondition, params.forecast_channels,
-        params.forecast_frames, params.forecast_attention,
+        params.forecast_ages, params.forecast_attention,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 Axes: B batch, S streams, T frames, C channels, H, W; A features of an action, E features of the embedding.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class DenoiserConfig:
         precondition: "forecast" (predict what a forecast from the last clean frames leaves open), "past" (the change
             from the last clean frame) or "plain".
         forecast_channels: width of the network that forecasts.
-        forecast_frames: how many clean frames it sees.
+        forecast_ages: how many frames ago the clean frames lie that it sees, 1 first.
         forecast_attention: whether each of its pixels sees the whole frame.
     """
 
@@ -40,7 +41,7 @@ class DenoiserConfig:
     change_std: float
     precondition: str
     forecast_channels: int = 0
-    forecast_frames: int = 2
+    forecast_ages: tuple[int, ...] = (1, 2)
     forecast_attention: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class DenoiserConfig:
     @staticmethod
     def from_json(value: dict[str, Any]) -> "DenoiserConfig":
         """The inverse of `to_json`. Raises TypeError or KeyError if `value` is not such a thing."""
-        return DenoiserConfig(**{**value, "unet": UNetConfig(**with_tuples(value["unet"]))})
+        return DenoiserConfig(**{**with_tuples(value), "unet": UNetConfig(**with_tuples(value["unet"]))})
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Denoiser(nn.Module):
         self.forecaster = None
         if config.precondition == "forecast":
             self.forecaster = Forecaster(
-                config.forecast_frames, config.latent_channels, config.forecast_channels, config.action_features + 1,
+                config.forecast_ages, config.latent_channels, config.forecast_channels, config.action_features + 1,
                 config.change_std, config.forecast_attention,
             )  # fmt: skip
 
@@ -174,16 +175,17 @@ class Denoiser(nn.Module):
 
     def _seen(self, clean_BTCHW: Tensor, told_BTA: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What the forecaster sees for each of the last `count` frames; before the first one nothing moved or was asked for."""
-        frames = self.config.forecast_frames
+        ages = self.config.forecast_ages
+        oldest = ages[-1]
         none = self._told(told_BTA[:, :1, :-1], told_BTA.new_zeros(len(told_BTA), 1))
-        clean = torch.cat([clean_BTCHW[:, :1].expand(-1, frames, -1, -1, -1), clean_BTCHW], dim=1)
-        told = torch.cat([none.expand(-1, frames, -1), told_BTA], dim=1)
+        clean = torch.cat([clean_BTCHW[:, :1].expand(-1, oldest, -1, -1, -1), clean_BTCHW], dim=1)
+        told = torch.cat([none.expand(-1, oldest, -1), told_BTA], dim=1)
 
-        def ago(values: Tensor, ages: range) -> Tensor:
+        def ago(values: Tensor, ages: Iterable[int]) -> Tensor:
             end = values.shape[1]
             return torch.stack([values[:, end - count - age : end - age] for age in ages], dim=2)
 
-        return ago(clean, range(1, frames + 1)), ago(told, range(frames - 1))
+        return ago(clean, ages), ago(told, range(oldest - 1))
 
     def _told(self, actions_BTA: Tensor, has_action_BT: Tensor) -> Tensor:
         there = has_action_BT[..., None].to(actions_BTA.dtype)
@@ -227,7 +229,7 @@ class Denoiser(nn.Module):
         with torch.no_grad():
             D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)
             clean, sigma, told = (
-                values[:, -self.config.forecast_frames :].clone()
+                values[:, -self.config.forecast_ages[-1] :].clone()
                 for values in self._with_past(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
             )
             return D_x, Cache(

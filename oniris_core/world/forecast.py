@@ -35,10 +35,11 @@ class Forecast:
 
 
 class Forecaster(nn.Module):
-    """A small convolutional network, magnitude-preserving as the UNet is, over the K clean frames before a frame.
+    """A small convolutional network, magnitude-preserving as the UNet is, over K of the clean frames before a frame.
 
     Args:
-        frames: K, at least 2. Two tell what moves how; more tell what moved, and has gone out of sight.
+        ages: how many frames ago the K frames lie, 1 first, at least two. Two tell what moves how; older ones what moved,
+            and has gone out of sight.
         latent_channels: C.
         channels: width of the network.
         action_features: A, the one for "no action" included.
@@ -48,15 +49,21 @@ class Forecaster(nn.Module):
     """
 
     def __init__(
-        self, frames: int, latent_channels: int, channels: int, action_features: int, change_std: float, attention: bool
+        self,
+        ages: tuple[int, ...],
+        latent_channels: int,
+        channels: int,
+        action_features: int,
+        change_std: float,
+        attention: bool,
     ):
         super().__init__()
         self.change_std = change_std
         self.fourier = MPFourier(channels)
         self.noise, self.action = MPConv(channels, channels), MPConv(action_features, channels)
-        self.earlier_actions = MPConv((frames - 2) * action_features, channels) if frames > 2 else None
+        self.earlier_actions = MPConv((ages[-1] - 2) * action_features, channels) if ages[-1] > 2 else None
         # One more channel of ones: there are no biases.
-        self.stem = MPConv(frames * latent_channels + 1, channels, kernel=3)
+        self.stem = MPConv(len(ages) * latent_channels + 1, channels, kernel=3)
         self.first, self.second = (
             nn.ModuleList(MPConv(channels, channels, kernel=3) for _ in range(2)) for _ in range(2)
         )
@@ -72,8 +79,8 @@ class Forecaster(nn.Module):
         """Forecast a frame.
 
         Args:
-            seen_BTKCHW: the K clean frames before each frame, the last of them first.
-            actions_BTKA: features of the K - 1 actions from the oldest of them to the frame, the one that leads to it first.
+            seen_BTKCHW: the K clean frames, the last of them first.
+            actions_BTKA: features of the last ages[-1] - 1 actions, the one that leads to the frame first.
             sigma_BT: the noise level that the frames are declared to have.
         """
         B, T = sigma_BT.shape
