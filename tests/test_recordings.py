@@ -482,7 +482,7 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
         assert torch.isfinite(outcome.loss)
         outcome.loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = trainer.lr(10)
+            group["lr"] = trainer.lr(10, 0.1)
         optimizer.step()
         trainer.after_step([outcome.kept])
         after = [parameter.detach().sum() for parameter in model.parameters()]

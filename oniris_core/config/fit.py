@@ -15,6 +15,11 @@ class FitParams(Params):
     })  # fmt: skip
 
     steps: Positive = Field(description="training steps")
+    minutes: Float = Field(
+        ge=0,
+        description="above 0: ends after so many minutes, if the steps have not run out before; learning rate and "
+        "averages follow the clock, so no two runs are the same",
+    )
     batch: Positive = Field(description="clips of a step, over all processes and parts")
     processes: Positive = Field(description="processes that share the clips of a step, each on a GPU or some cores")
     accumulate: Positive = Field(description="parts in which each process takes its clips, one by one, to save memory")

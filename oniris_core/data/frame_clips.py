@@ -5,7 +5,7 @@ import numpy as np
 from oniris_core.common.errors import UserError
 from oniris_core.data.clips import ClipIndex, index_clips
 from oniris_core.data.episodes import EpisodeStore
-from oniris_core.data.groups import group_count, read_groups
+from oniris_core.data.groups import group_count, group_rows, read_groups
 
 
 def cut_out(clip_THWC: np.ndarray, size: int, motion_share: float, rng: np.random.Generator) -> np.ndarray:
@@ -39,6 +39,7 @@ class FrameClips:
         lengths = store.episode_ends - starts
         groups = np.array([group_count(int(rows), group) for rows in lengths[episodes]], np.int64)
         self._store, self._group, self._starts = store, group, starts
+        self.frames = store.frames
         self._groups_per_clip = frames // group
         self.index: ClipIndex = index_clips(
             episodes, groups, self._groups_per_clip, f"train_vae.clip_frames = {frames} (groups of {group} frames)"
@@ -48,6 +49,11 @@ class FrameClips:
     def in_memory(self) -> bool:
         """Whether reading a clip touches no file."""
         return isinstance(self._store.frames, np.ndarray)
+
+    def rows(self, clips: np.ndarray) -> np.ndarray:
+        """int64 [B, T]: which frames of the store clips are."""
+        within = [group_rows(int(offset), self._groups_per_clip, self._group) for offset in self.index.offset[clips]]
+        return self._starts[self.index.episode[clips], None] + np.stack(within)
 
     def __getitem__(self, clips: np.ndarray) -> np.ndarray:
         index, c = self.index, self._group

@@ -35,22 +35,24 @@ class LatentClips:
         episodes = np.flatnonzero(store.split == split)
         self._starts = np.concatenate([[0], store.episode_ends[:-1]])
         lengths = (store.episode_ends - self._starts)[episodes]
-        self._store, self._length, self.before = store, length, before
+        self.store, self._length, self.before = store, length, before
         self.index: ClipIndex = index_clips(episodes, lengths, length, what)
 
     @property
     def in_memory(self) -> bool:
         """Whether reading a clip touches no file."""
-        return isinstance(self._store.latents, np.ndarray)
+        return isinstance(self.store.latents, np.ndarray)
+
+    def places(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows of the store the frames of clips are, int64 [B, F + T], and which of them have an action, bool."""
+        place = self.index.offset[clips, None] + np.arange(-self.before, self._length)
+        return self._starts[self.index.episode[clips], None] + np.maximum(place, 0), place > 0
 
     def __getitem__(self, clips: np.ndarray) -> LatentBatch:
-        latents, actions, has_action = [], [], []
-        for clip in clips:
-            offset, start = int(self.index.offset[clip]), int(self._starts[self.index.episode[clip]])
-            place = np.arange(offset - self.before, offset + self._length)
-            first, end = start + max(int(place[0]), 0), start + offset + self._length
-            rows = np.maximum(start + place, first) - first
-            latents.append(self._store.standardised(first, end)[rows])
-            actions.append(action_features(self._store, first, end)[rows])
-            has_action.append(place > 0)
-        return LatentBatch(np.stack(latents), np.stack(actions), np.stack(has_action))
+        rows_BT, has_action_BT = self.places(clips)
+        latents, actions = [], []
+        for rows in rows_BT:
+            first, end = int(rows[0]), int(rows[-1]) + 1
+            latents.append(self.store.standardised(first, end)[rows - first])
+            actions.append(action_features(self.store, first, end)[rows - first])
+        return LatentBatch(np.stack(latents), np.stack(actions), has_action_BT)

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from oniris_core.common.errors import OnirisError
@@ -20,6 +19,10 @@ def write_video(path: Path, frames: Iterator[np.ndarray], frames_per_second: flo
     Raises:
         OnirisError: ffmpeg is missing or fails; nothing is left at `path`.
     """
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise OnirisError(f"ffmpeg could not write {path.name}: the package imageio-ffmpeg is missing") from error
     first = next(frames)
     height, width = first.shape[:2]
     try:

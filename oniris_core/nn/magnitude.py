@@ -87,6 +87,12 @@ class MPConv(nn.Module):
 @torch.no_grad()
 def force_normalize_(model: nn.Module) -> None:
     """Bring every MPConv weight in `model` back to unit magnitude per output (eq. 66). Call after each update."""
+    shapes = dict[torch.Size, list[Tensor]]()
     for module in model.modules():
         if isinstance(module, MPConv):
-            module.weight.copy_(normalize(module.weight, tuple(range(1, module.weight.ndim))))
+            shapes.setdefault(module.weight.shape, []).append(module.weight)
+    for shape, weights in shapes.items():  # those of one shape in one call: a network has dozens, each of them small
+        normalised = normalize(torch.stack(weights).flatten(0, 1), tuple(range(1, len(shape)))).unflatten(
+            0, (-1, shape[0])
+        )
+        torch._foreach_copy_(weights, list(normalised.unbind()))

@@ -20,11 +20,12 @@ class Dashboard:
     """
 
     def __init__(self, file: Path, every: int, draw: Callable[[TrainState], Figure]):
-        self._file, self._every, self._draw = file, every, draw
+        self._file, self._every, self._draw, self._drawn = file, every, draw, 0
 
     def see(self, state: TrainState) -> None:
         """Draw, if it is time."""
-        if self._every and state.step and state.step % self._every == 0:
+        if self._every and state.step // self._every > self._drawn:
+            self._drawn = state.step // self._every
             data = io.BytesIO()
             self._draw(state).savefig(data, format="png", dpi=100, metadata={"Software": None})
             atomic_write(self._file, data.getvalue())

@@ -21,7 +21,7 @@ from oniris_core.common.process import StopRequest
 from oniris_core.common.progress import meter
 from oniris_core.config.fit import FitParams
 from oniris_core.training.checkpoints import Checkpoints
-from oniris_core.training.distributed import Ranks, from_first, of_all_ranks
+from oniris_core.training.distributed import Ranks, average_of_ranks, from_first, of_all_ranks
 from oniris_core.training.guards import Guard
 from oniris_core.training.read_ahead import read_ahead
 from oniris_core.training.state import TrainState
@@ -29,6 +29,9 @@ from oniris_core.training.stopwatch import Stopwatch, summary
 
 RECENT = 50
 """Steps over which the progress bar averages."""
+
+READ_EVERY = 32
+"""On a GPU the losses and norms of so many steps are read at once: to read one means to wait for it."""
 
 
 class Outcome(NamedTuple):
@@ -63,8 +66,8 @@ class Trainer(Protocol[B_co]):
         """This rank's share of a part of the step's data; a function of its arguments."""
         ...
 
-    def lr(self, step: int) -> float:
-        """The learning rate of a step."""
+    def lr(self, step: int, share: float) -> float:
+        """The learning rate of a step, given the share of the training that is done."""
         ...
 
     def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -80,7 +83,7 @@ class Observer(Protocol):
     """Somebody who looks on."""
 
     def see(self, state: TrainState) -> None:
-        """`state.step` steps are done: called at the start, be it a resume or not, and after every step."""
+        """`state.step` steps are done: called at the start, be it a resume or not, and whenever losses have been read."""
         ...
 
 
@@ -108,10 +111,14 @@ class Run:
 
 
 def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]:
-    """Train to `params.steps` steps, from the last checkpoint if there is one.
+    """Train to `params.steps` steps, or as many as `params.minutes` allow, from the last checkpoint if there is one.
+
+    Losses and norms are read after every step on a CPU, after every `READ_EVERY` steps on a GPU, and before a checkpoint;
+    a loss that is not finite is noticed then, and a signal. Only `params.skip_steps` asks for more: to leave a step out
+    means to look at it first.
 
     Returns:
-        float32 [steps] per logged name: every logged value of every step, and the seconds it took (see `Stopwatch`).
+        float32 [steps done] per logged name: every logged value of every step, and the seconds it took (see `Stopwatch`).
 
     Raises:
         OnirisError: loss or gradient were not finite once too often, or the error has exploded; step, data and last good
@@ -119,22 +126,28 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
         UserError: the checkpoint is of another architecture.
         Interrupted: a signal asked one of the ranks to stop; a checkpoint was written.
     """
-    state = trainer.state
+    state, device = trainer.state, trainer.device
     checkpoints = Checkpoints(run.folder) if run.folder else None
     _resume(trainer, checkpoints, run)
     module = _on_all_ranks(trainer.objective, run.ranks)
     guard = Guard(state, trainer.gauge, params, trainer.describe, run.name)
+    budget = Budget(params, state)
+    every = 1 if device.type == "cpu" or params.skip_steps else READ_EVERY
+    unread: list[Unread] = []
     for observer in run.observers:
         observer.see(state)
     with (
         _progress(trainer, params, run) as show,
+        _products(params.precision, device),
         read_ahead(trainer.batch, params.accumulate, wanted=not trainer.in_memory) as batch,
     ):
         mark = saved_at = time.perf_counter()
-        for step in range(state.step, params.steps):
-            watch = Stopwatch(trainer.device, step, mark)
+        share = budget.share(state.step)
+        while share < 1:
+            step = state.step
+            watch = Stopwatch(device)
             for group in state.optimizer.param_groups:
-                group["lr"] = trainer.lr(step)
+                group["lr"] = trainer.lr(step, share)
             state.optimizer.zero_grad(set_to_none=True)
             outcomes = []
             for part in range(params.accumulate):
@@ -143,26 +156,38 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
                 # Gradients are exchanged once a step, with the last part.
                 alone = part < params.accumulate - 1 and isinstance(module, DistributedDataParallel)
                 with module.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-                    with watch("forward"), _precision(trainer.device, params.precision):
+                    with watch("forward"), _precision(device, params.precision):
                         outcomes.append(module(data))
                     with watch("backward"):
                         (outcomes[-1].loss / params.accumulate).backward()
-            logs, stopping = _agree(outcomes, run.stop)
+            logs = _logs(outcomes)
             with watch("optimiser"):
-                norm = nn.utils.clip_grad_norm_(state.model.parameters(), run.clip_norm or math.inf)
-                if guard.lets_pass(step, logs["loss"], float(norm)):
+                logs["norm"] = nn.utils.clip_grad_norm_(state.model.parameters(), run.clip_norm or math.inf)
+                if not params.skip_steps or guard.lets_pass(
+                    step, *map(float, (average_of_ranks(logs["loss"]), logs["norm"]))
+                ):
                     state.optimizer.step()
-                    logs |= {
-                        name: float(value) for name, value in trainer.after_step([o.kept for o in outcomes]).items()
-                    }
+                    logs |= trainer.after_step([o.kept for o in outcomes])
             for ema in state.emas:  # also when the weights stay as they are: the averages' time goes on
                 ema.update(state.model, step)
-            for key, value in (logs | watch.logs()).items():
-                state.history.setdefault(key, torch.full((params.steps,), math.nan))[step] = value
-            mark, state.step = time.perf_counter(), step + 1
-            guard.look_back()
-            due = state.step % params.checkpoint_every == 0 or mark - saved_at > 60 * params.checkpoint_minutes
-            if due or stopping or state.step == params.steps:
+            unread.append(Unread(step, logs, watch))
+            state.step = step + 1
+            now = time.perf_counter()
+            share = budget.share(state.step)
+            due = (
+                state.step % params.checkpoint_every == 0
+                or now - saved_at > 60 * params.checkpoint_minutes
+                or share >= 1
+            )
+            if not due and len(unread) < every:
+                continue
+            stopping = _read(unread, state, params.steps, mark, run)
+            for seen in unread if not params.skip_steps else ():
+                guard.lets_pass(seen.step, *(float(state.history[name][seen.step]) for name in ("loss", "norm")))
+            for seen in unread:
+                guard.look_back(seen.step)
+            mark = time.perf_counter()
+            if due or stopping:
                 if checkpoints:
                     checkpoints.save(state.step, state.state_dict())
                 guard.saved, saved_at = state.step, time.perf_counter()
@@ -170,9 +195,54 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
                 raise Interrupted(stopping)
             for observer in run.observers:
                 observer.see(state)
-            show()
+            show(len(unread))
+            unread.clear()
+    state.history = {name: values[: state.step] for name, values in state.history.items()}
     run.say(f"{run.name}: {summary(state.history, trainer.frames_per_step)}")
     return state.history
+
+
+class Unread(NamedTuple):
+    """A step whose losses nobody has looked at yet."""
+
+    step: int
+    logs: dict[str, Tensor]
+    watch: Stopwatch
+
+
+class Budget:
+    """How much of a training is done: of its steps, or of its minutes if those run out before.
+
+    Minutes of an interrupted run count, those in which nothing ran do not.
+    """
+
+    def __init__(self, params: FitParams, state: TrainState):
+        self._steps, self._seconds = params.steps, 60 * params.minutes
+        spent = state.history.get("seconds")
+        self._start = time.perf_counter() - (float(spent.nansum()) if spent is not None else 0.0)
+
+    def share(self, step: int) -> float:
+        """0 at the start, 1 at the end, after `step` steps, now."""
+        if not self._seconds:
+            return step / self._steps
+        return max(step / self._steps, (time.perf_counter() - self._start) / self._seconds)
+
+
+def _read(unread: Sequence[Unread], state: TrainState, steps: int, mark: float, run: Run) -> int:
+    """Wait for these steps, put what they logged into the history, and return the signal that asked any rank to stop."""
+    names = sorted({name for seen in unread for name in seen.logs})
+    device = unread[0].logs["loss"].device
+    nothing = torch.full((), math.nan, device=device)
+    values = torch.stack([torch.stack([seen.logs.get(name, nothing).float() for name in names]) for seen in unread])
+    asked = torch.full((1,), float(run.stop.signal_number or 0), device=device)
+    ranks = of_all_ranks(torch.cat([values.flatten(), asked])[None]).cpu()
+    seconds = (time.perf_counter() - mark) / len(unread)
+    mean = ranks[:, :-1].mean(0).unflatten(0, values.shape)
+    for seen, row in zip(unread, mean, strict=True):
+        logs = dict(zip(names, row.tolist(), strict=True)) | {"seconds": seconds} | seen.watch.seconds()
+        for key, value in logs.items():
+            state.history.setdefault(key, torch.full((steps,), math.nan))[seen.step] = value
+    return int(ranks[:, -1].max())
 
 
 def _resume(trainer: Trainer[Any], checkpoints: Checkpoints | None, run: Run) -> None:
@@ -199,27 +269,44 @@ def _precision(device: torch.device, precision: str) -> contextlib.AbstractConte
     return torch.autocast(device.type, torch.bfloat16) if reduced else contextlib.nullcontext()
 
 
-def _agree(outcomes: Sequence[Outcome], stop: StopRequest) -> tuple[dict[str, float], int]:
-    """The logs of a step, averaged over parts and ranks, and the signal that asked any rank to stop (0: none)."""
-    names = sorted(outcomes[0].logs)
-    parts = torch.stack([torch.stack([o.loss.detach(), *(o.logs[name] for name in names)]) for o in outcomes])
-    asked = torch.full((1,), float(stop.signal_number or 0), device=parts.device)
-    ranks = of_all_ranks(torch.cat([parts.float().mean(0), asked])[None]).cpu()
-    return dict(zip(["loss", *names], ranks[:, :-1].mean(0).tolist(), strict=True)), int(ranks[:, -1].max())
+def _products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Where convolutions are of reduced precision the other products, of the optimiser, need no more than tf32."""
+    if device.type != "cuda" or precision == "float32":
+        return contextlib.nullcontext()
+    return _tf32()
 
 
 @contextlib.contextmanager
-def _progress(trainer: Trainer[Any], params: FitParams, run: Run) -> Iterator[Callable[[], None]]:
+def _tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _logs(outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
+    """The loss and what else was logged, averaged over the parts of a step."""
+    names = sorted(outcomes[0].logs)
+    parts = torch.stack([torch.stack([o.loss.detach(), *(o.logs[name] for name in names)]) for o in outcomes])
+    return dict(zip(["loss", *names], parts.float().mean(0).unbind(), strict=True))
+
+
+@contextlib.contextmanager
+def _progress(trainer: Trainer[Any], params: FitParams, run: Run) -> Iterator[Callable[[int], None]]:
     state = trainer.state
     if not run.ranks.first:
-        yield lambda: None
+        yield lambda _: None
         return
     with meter(run.name, params.steps, state.step) as progress:
 
-        def show() -> None:
+        def show(steps: int) -> None:
             recent = slice(max(state.step - RECENT, 0), state.step)
             rate = 1 / max(float(state.history["seconds"][recent].nanmean()), 1e-9)
             loss = float(state.history["loss"][recent].nanmean())
-            progress.advance(note=f"{rate:.3g} steps/s, {rate * trainer.frames_per_step:.0f} frames/s, loss {loss:.4g}")
+            progress.advance(
+                steps, f"{rate:.3g} steps/s, {rate * trainer.frames_per_step:.0f} frames/s, loss {loss:.4g}"
+            )
 
         yield show

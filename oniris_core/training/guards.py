@@ -45,9 +45,11 @@ class Guard:
             raise self._error(f"{what} is not finite at step {step}{before}", step)
         return False
 
-    def look_back(self) -> None:
-        """Raise OnirisError if the error, averaged over the last steps, is far above the lowest it had."""
-        step = self._state.step - 1
+    def look_back(self, step: int) -> None:
+        """Raise OnirisError if the error, averaged over the steps up to `step`, is far above the lowest it had.
+
+        Called for every step, in order.
+        """
         mean = self._take(step)
         if mean > self._params.explosion * self._lowest:
             raise self._error(

@@ -14,7 +14,8 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
 
     Newton-Schulz iteration with a quintic (https://kellerjordan.github.io/posts/muon). All rounds are polynomials in the
     Gram matrix of the shorter side, so they are gathered there and the long side is multiplied only twice; those of one
-    size are iterated together, because a network has dozens and each alone is too small to be worth a call.
+    shape are multiplied together and those of one size iterated together, because a network has dozens and each alone is
+    too small to be worth a call.
 
     Args:
         matrices: float32 [m, n] each, any shapes.
@@ -22,14 +23,22 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         float32 [m, n] each; zero where the matrix is.
     """
-    wide = [m.T if m.shape[0] > m.shape[1] else m for m in matrices]
-    wide = [m / (m.norm() + 1e-7) for m in wide]
-    products = dict[int, Tensor]()
-    for size in {len(m) for m in wide}:
-        alike = [i for i, m in enumerate(wide) if len(m) == size]
-        products |= zip(alike, _polynomial(torch.stack([wide[i] @ wide[i].T for i in alike])), strict=True)
-    found = [products[i] @ m for i, m in enumerate(wide)]
-    return [x.T if m.shape[0] > m.shape[1] else x for x, m in zip(found, matrices, strict=True)]
+    shapes = dict[torch.Size, list[int]]()
+    for i, matrix in enumerate(matrices):
+        shapes.setdefault(matrix.shape, []).append(i)
+    wide, grams = {}, dict[int, list[tuple[torch.Size, Tensor]]]()
+    for shape, alike in shapes.items():
+        x = torch.stack([matrices[i] for i in alike])
+        x = x.mT if shape[0] > shape[1] else x
+        x = wide[shape] = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
+        grams.setdefault(x.shape[1], []).append((shape, x @ x.mT))
+    found = dict[int, Tensor]()
+    for of_size in grams.values():
+        products = _polynomial(torch.cat([gram for _, gram in of_size])).split([len(gram) for _, gram in of_size])
+        for (shape, _), product in zip(of_size, products, strict=True):
+            x = product @ wide[shape]
+            found |= zip(shapes[shape], (x.mT if shape[0] > shape[1] else x).unbind(), strict=True)
+    return [found[i] for i in range(len(matrices))]
 
 
 def _polynomial(gram_KNN: Tensor) -> Tensor:
@@ -59,30 +68,40 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             matrices = [parameter for parameter in moved if parameter.ndim >= 2]
-            updates = orthogonalised([self._ahead(parameter, group["momentum"]).flatten(1) for parameter in matrices])
-            for parameter, update in zip(matrices, updates, strict=True):
-                length = 0.2 * max(update.shape) ** 0.5
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * length)
-            for parameter in moved:
-                if parameter.ndim < 2:
-                    parameter.add_(self._adam(parameter), alpha=-group["lr"])
+            others = [parameter for parameter in moved if parameter.ndim < 2]
+            if matrices:
+                self._muon(matrices, group["lr"], group["momentum"])
+            if others:
+                self._adam(others, group["lr"])
 
-    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
-        """The average of the gradients, one step on (Nesterov)."""
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        average = state["momentum"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(average, momentum)
+    def _muon(self, parameters: list[Tensor], lr: float, momentum: float) -> None:
+        gradients, (averages,) = self._of(parameters, "momentum")
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, averages, momentum)  # one step on (Nesterov)
+        updates = orthogonalised([update.flatten(1) for update in ahead])
+        torch._foreach_mul_(updates, [-lr * 0.2 * max(update.shape) ** 0.5 for update in updates])
+        torch._foreach_add_(parameters, [u.reshape(p.shape) for u, p in zip(updates, parameters, strict=True)])
 
-    def _adam(self, parameter: Tensor) -> Tensor:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        mean = state["mean"].lerp_(gradient, 0.1) / (1 - 0.9 ** state["step"])
-        square = state["square"].lerp_(gradient.square(), 0.01) / (1 - 0.99 ** state["step"])
-        return mean / (square.sqrt() + 1e-8)
+    def _adam(self, parameters: list[Tensor], lr: float) -> None:
+        gradients, (means, squares) = self._of(parameters, "mean", "square")
+        counts = []
+        for parameter in parameters:
+            count = self.state[parameter].setdefault("step", torch.zeros(()))  # on the CPU: read without waiting
+            count += 1
+            counts.append(float(count))
+        torch._foreach_lerp_(means, gradients, 0.1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 0.01)
+        scale = torch._foreach_div(squares, [1 - 0.99**count for count in counts])
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, 1e-8)
+        updates = torch._foreach_mul(means, [-lr / (1 - 0.9**count) for count in counts])
+        torch._foreach_addcdiv_(parameters, updates, scale)
+
+    def _of(self, parameters: list[Tensor], *names: str) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Gradients, and of each name the state that goes with them; zero before the first step."""
+        for parameter in parameters:
+            for name in names:
+                if name not in self.state[parameter]:
+                    self.state[parameter][name] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return gradients, [[self.state[parameter][name] for parameter in parameters] for name in names]

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step, so that resuming needs no state."""
+"""Learning rates as functions of the step and of the share of the training that is done: resuming needs no state."""
 
 import math
 
@@ -8,14 +8,14 @@ def warmup(step: int, steps: int) -> float:
     return min((step + 1) / steps, 1.0)
 
 
-def cosine(step: int, total: int, final: float) -> float:
-    """From 1 at step 0 down to `final` at step `total` along half a cosine."""
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1.0)))
+def cosine(share: float, final: float) -> float:
+    """From 1 at the start down to `final` at the end along half a cosine; `share` of the training is done."""
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def cooldown(step: int, total: int, share: float) -> float:
-    """1, then over the last `share` of all steps linearly down to 0, which only step `total` would have."""
-    return min((total - step) / max(share * total, 1.0), 1.0)
+def cooldown(share: float, last: float) -> float:
+    """1, then over the last share `last` of the training linearly down to 0; `share` of it is done."""
+    return min((1 - share) / last, 1.0) if last else 1.0
 
 
 def inverse_sqrt(step: int, reference: int) -> float:

@@ -3,44 +3,42 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 PHASES = ("data", "forward", "backward", "optimiser")
-SAMPLED = 16
-"""On a GPU one step in so many is timed phase by phase: to time a phase means to wait for it."""
 
 
 class Stopwatch:
-    """Seconds of the phases of one step, and of all that happened since the mark that the step before it left."""
+    """Seconds of the phases of one step. On a GPU they are stamps in its queue: nothing waits until they are asked for."""
 
-    def __init__(self, device: torch.device, step: int, mark: float):
-        self._waits = device.type == "cuda"
-        self._on = not self._waits or step % SAMPLED == 0
-        self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._mark = mark
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._laps: list[tuple[str, Any, Any]] = []
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Count what happens inside towards `phase`; may be entered more than once."""
-        if not self._on:
-            yield
-            return
-        start = time.perf_counter()
+        start = self._stamp()
         yield
-        if self._waits:
-            torch.cuda.synchronize()
-        self._seconds[phase] += time.perf_counter() - start
+        self._laps.append((phase, start, self._stamp()))
 
-    def logs(self) -> dict[str, float]:
-        """`seconds` since the mark (checkpoints and pictures after the last step included) and those of each phase.
+    def seconds(self) -> dict[str, float]:
+        """`seconds_<phase>` of each phase; on a GPU only when its work is done."""
+        found = dict.fromkeys((f"seconds_{phase}" for phase in PHASES), 0.0)
+        for phase, start, end in self._laps:
+            found[f"seconds_{phase}"] += start.elapsed_time(end) / 1e3 if self._device.type == "cuda" else end - start
+        return found
 
-        There are none of phases where they were not timed.
-        """
-        phases = {f"seconds_{phase}": value for phase, value in self._seconds.items()} if self._on else {}
-        return {"seconds": time.perf_counter() - self._mark, **phases}
+    def _stamp(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def spent(history: Mapping[str, Tensor]) -> dict[str, float]:

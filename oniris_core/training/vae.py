@@ -10,6 +10,8 @@ from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.config.train_vae import TrainVaeParams
 from oniris_core.data.frame_clips import FrameClips, cut_out
+from oniris_core.training.clip_source import frame_source, to_device
+from oniris_core.training.compilation import compile_parts
 from oniris_core.training.distributed import Ranks, average_gradients, average_of_ranks, of_all_ranks
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.fit import Outcome
@@ -17,6 +19,7 @@ from oniris_core.training.muon import Muon
 from oniris_core.training.schedules import cosine, warmup
 from oniris_core.training.state import TrainState
 from oniris_core.vae.discriminator import PairedDiscriminator, adversarial_loss, discriminator_loss
+from oniris_core.vae.layers import ResidualBlock
 from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_of_pull, worst_share_error
 from oniris_core.vae.model import Vae, VaeConfig, to_unit
 from oniris_core.vae.perceptual import Perceptual
@@ -65,18 +68,16 @@ class VaeObjective(nn.Module):
     ):
         super().__init__()
         self.vae, self._params = vae, params
-        # In tuples: no part of what the ranks synchronise.
-        coders = vae.encoder, vae.decoder
-        self._coders = tuple(map(torch.compile, coders)) if params.compile else coders
+        # In a tuple: no part of what the ranks synchronise.
         self._others = judge, perceptual
 
     def forward(self, batch: VaeBatch) -> Outcome:
         """The loss of a batch; keeps truth `x` and reconstruction `mean` for the discriminators, where there are any."""
-        p, (encoder, decoder), (judge, perceptual) = self._params, self._coders, self._others
+        p, (judge, perceptual) = self._params, self._others
         x, t = to_unit(batch.frames_BTHWC), batch.t_B[:, None, None, None, None]
-        z_mean, z_logvar, _ = encoder(x)
+        z_mean, z_logvar, _ = self.vae.encoder(x)
         z = (1 - t) * (z_mean + batch.posterior_BTCHW * (0.5 * z_logvar).exp()) + t * batch.noise_BTCHW
-        mean, logvar, _ = decoder(z, batch.t_B)
+        mean, logvar, _ = self.vae.decoder(z, batch.t_B)
         mean = censored(mean, x)
 
         worst = worst_share_error(mean, x, p.worst_share, of_all_ranks)
@@ -129,32 +130,34 @@ class VaeTrainer:
             self.state.others["discriminator"] = torch.optim.Adam(
                 self._judge.parameters(), lr=params.discriminator_lr, betas=(0.5, 0.99)
             )
+        if params.compile:
+            compile_parts(self.vae, (ResidualBlock,))
         self.objective: nn.Module = VaeObjective(self.vae, params, self._judge, perceptual)
         self.frames_per_step = params.batch * params.clip_frames
-        self.in_memory = clips.in_memory and device.type == "cpu"
+        self._source = frame_source(clips, device)
+        self.in_memory = clips.in_memory
 
     def batch(self, step: int, part: int) -> VaeBatch:
         """Random clips, or parts of them, with random noise."""
-        p, mine = self._params, self._ranks.part(self._params.batch, self._params.accumulate, part)
-        frames = self._clips[self._clips.index.draw(p.batch, self._seed, "vae/clips", step)[mine]]
+        p, mine, device = self._params, self._ranks.part(self._params.batch, self._params.accumulate, part), self.device
+        drawn = self._clips.index.draw(p.batch, self._seed, "vae/clips", step)[mine]
         if p.crop:
             rngs = [numpy_rng(self._seed, "vae/crop", step, int(place)) for place in mine]
-            frames = np.stack([cut_out(f, p.crop, p.motion_share, rng) for f, rng in zip(frames, rngs, strict=True)])
-        shape = self.vae.config.latent_shape(*frames.shape[1:4])
-        # A clip's noise depends on its place in the step, not on who draws it.
-        generators = [torch_generator(self._seed, "vae/noise", step, int(place)) for place in mine]
-        posterior, noise = (
-            torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device) for _ in range(2)
-        )
-        t = torch.stack([torch.rand((), generator=g) for g in generators]) * p.noise_max
-        return VaeBatch(
-            torch.from_numpy(frames).to(self.device), posterior, noise, t.to(self.device), step >= p.adversarial_start
-        )
+            cut = (cut_out(f, p.crop, p.motion_share, rng) for f, rng in zip(self._clips[drawn], rngs, strict=True))
+            frames = to_device(np.stack(list(cut)), device)
+        else:
+            frames = self._source(drawn)
+        # Noise is drawn for the whole step, whoever takes part in it: a clip's depends on its place alone.
+        generator = torch_generator(self._seed, "vae/noise", step, device=device.type)
+        shape, here = self.vae.config.latent_shape(*frames.shape[1:4]), slice(int(mine[0]), int(mine[-1]) + 1)
+        posterior, noise = (torch.randn(p.batch, *shape, generator=generator, device=device)[here] for _ in range(2))
+        t = torch.rand(p.batch, generator=generator, device=device)[here] * p.noise_max
+        return VaeBatch(frames, posterior, noise, t, step >= p.adversarial_start)
 
-    def lr(self, step: int) -> float:
+    def lr(self, step: int, share: float) -> float:
         """Warm-up, then half a cosine."""
         p = self._params
-        return p.lr * warmup(step, p.warmup_steps) * cosine(step, p.steps, p.final_lr_share)
+        return p.lr * warmup(step, p.warmup_steps) * cosine(share, p.final_lr_share)
 
     def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Teach the discriminators on the pairs that the step's loss was about, if there were any."""

@@ -1,9 +1,10 @@
 """What a training step of the world model is."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from oniris_core.config.train import TrainParams
 from oniris_core.data.latent_clips import LatentClips
 from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
+from oniris_core.training.clip_source import clip_source, to_device
+from oniris_core.training.compilation import compile_parts
 from oniris_core.training.distributed import Ranks, of_all_ranks
 from oniris_core.training.fit import Outcome
 from oniris_core.training.muon import Muon
@@ -22,8 +25,9 @@ from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.training.state import TrainState
 from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+from oniris_core.world.forecast import Forecaster
 from oniris_core.world.loss import ExpectedLoss, forecast_loss, frame_only_errors, loss_rows, noised_errors
-from oniris_core.world.unet import UNetConfig
+from oniris_core.world.unet import Block, UNetConfig
 
 
 def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
@@ -125,7 +129,8 @@ class WorldTrainer:
         torch.manual_seed(int(torch_generator(seed, "world/init").initial_seed()))
         self.denoiser = Denoiser(config).to(device)
         force_normalize_(self.denoiser)
-        self.snapshots = snapshot_steps(params.steps, params.ema_snapshots)
+        # Where the clock says when a training ends nobody knows which steps are evenly spread over it.
+        self.snapshots = () if params.minutes else snapshot_steps(params.steps, params.ema_snapshots)
         self.expected = ExpectedLoss().to(device)
         self.state = TrainState(
             self.denoiser,
@@ -133,27 +138,33 @@ class WorldTrainer:
             [SnapshotEma(self.denoiser, width, self.snapshots, kept) for width in params.ema_widths],
             self.expected,
         )
-        network = cast(Denoiser, torch.compile(self.denoiser)) if params.compile else self.denoiser
         usual = self.expected.__call__ if params.sigma_normalization else torch.ones_like
-        self.objective: nn.Module = WorldObjective(network, usual, params.targets == "last")
+        self.objective: nn.Module = WorldObjective(self.denoiser, usual, params.targets == "last")
+        if params.compile:
+            self.denoiser.make_masks(params.clip_latents, device)
+            compile_parts(self.denoiser, (Block, Forecaster))
         self.frames_per_step = params.batch * params.clip_latents
-        self.in_memory = clips.in_memory and device.type == "cpu"
+        self._source = clip_source(clips, device)
+        self.in_memory = clips.in_memory
 
     def batch(self, step: int, part: int) -> WorldBatch:
         """Random clips with random noise. Shares are drawn: of steps without a past, of clips without actions."""
         p, seed, device = self._params, self._seed, self.device
         mine = self._ranks.part(p.batch, p.accumulate, part)
-        clips = self._clips[self._drawn(step)[mine]]
         acts = numpy_rng(seed, "world/action_drop", step).random(p.batch)[mine] >= p.action_drop_share
-        # A clip's noise depends on its place in the step, not on who draws it.
-        draws = [self._noise(clips.latents[i], step, int(place)) for i, place in enumerate(mine)]
-        sigma, noise, clean_sigma, clean_noise = (torch.stack(values).to(device) for values in zip(*draws, strict=True))
+        x, actions, has_action = self._source(self._drawn(step)[mine])
+        # Noise is drawn for the whole step, whoever takes part in it: a clip's depends on its place alone.
+        generator = torch_generator(seed, "world/noise", step, device=device.type)
+        whole = functools.partial(torch.randn, generator=generator, device=device)
+        sigma = (p.p_mean + p.p_std * whole(p.batch, p.clip_latents)).exp()
+        noise = whole(p.batch, p.clip_latents, *x.shape[2:])
+        clean_noise = whole(p.batch, *x.shape[1:])
+        # A clean frame is never declared to be quite without noise: its logarithm is an input.
+        clean_sigma = (p.context_noise * torch.rand(p.batch, generator=generator, device=device)).clamp(min=1e-3)
+        here = slice(int(mine[0]), int(mine[-1]) + 1)
         return WorldBatch(
-            torch.from_numpy(clips.latents).to(device),
-            torch.from_numpy(clips.actions).to(device),
-            torch.from_numpy(clips.has_action & acts[:, None]).to(device),
-            sigma, noise, clean_sigma, clean_noise,
-            self.lesson(step),
+            x, actions, has_action & to_device(acts[:, None], device),
+            sigma[here], noise[here], clean_sigma[here], clean_noise[here], self.lesson(step),
         )  # fmt: skip
 
     def lesson(self, step: int) -> Lesson:
@@ -167,19 +178,10 @@ class WorldTrainer:
         p = self._params
         return self._clips.index.draw(p.batch, self._seed, "world/clips", step, p.start_share, p.end_share)
 
-    def _noise(self, latents: np.ndarray, step: int, place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        p, generator = self._params, torch_generator(self._seed, "world/noise", step, place)
-        sigma = (p.p_mean + p.p_std * torch.randn(p.clip_latents, generator=generator)).exp()
-        noise = torch.randn(p.clip_latents, *latents.shape[1:], generator=generator)
-        clean_noise = torch.randn(latents.shape, generator=generator)
-        # A clean frame is never declared to be quite without noise: its logarithm is an input.
-        clean_sigma = (p.context_noise * torch.rand((), generator=generator)).clamp(min=1e-3)
-        return sigma, noise, clean_sigma, clean_noise
-
-    def lr(self, step: int) -> float:
+    def lr(self, step: int, share: float) -> float:
         """Warm-up, then constant, then inverse square root, at last down to zero."""
         p = self._params
-        falling = inverse_sqrt(step, p.lr_ref_steps) * cooldown(step, p.steps, p.cooldown_share)
+        falling = inverse_sqrt(step, p.lr_ref_steps) * cooldown(share, p.cooldown_share)
         return p.lr * warmup(step, p.warmup_steps) * falling
 
     def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
 from oniris_core.world.context import BlockCache, Cache, Context, FrameOnly, Parallel, Ring, Step
 from oniris_core.world.forecast import Forecast, Forecaster
 from oniris_core.world.unet import FrameInfo, UNet, UNetConfig
+from oniris_core.world.video_attention import block_mask
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,15 @@ class Denoiser(nn.Module):
             torch.cat([value.new_ones((*shape[:2], *value.shape[2:])), value], dim=1) for value in (spread, scale)
         )
         return Expected(center[:, None], spread[:, None], scale[:, None], forecast)
+
+    def make_masks(self, frames: int, device: torch.device) -> None:
+        """Make the masks that attention needs on a GPU for clips of `frames` frames, before the network is compiled."""
+        if device.type != "cuda":
+            return
+        height, width = self.config.latent_height, self.config.latent_width
+        for level, attends in enumerate(self.config.unet.video_attention):
+            if attends:
+                block_mask(frames, (height >> level) * (width >> level), self.config.unet.window, device)
 
     def _with_past(
         self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context

@@ -37,10 +37,16 @@ class ExpectedLoss(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("coefficients", torch.zeros(1 + 2 * TERMS))
+        self._steps: int | None = None  # `steps` once it was read: on a GPU to read it at every step would mean to wait
+        self.register_load_state_dict_post_hook(lambda module, _: module.forget_count())
+
+    def forget_count(self) -> None:
+        """Read `steps` again when it is needed: it has been loaded."""
+        self._steps = None
 
     def forward(self, sigma: Tensor) -> Tensor:
         """The usual loss at each sigma; same shape, above 0."""
-        return 10 ** (self._basis(sigma.log10()) @ self.coefficients)
+        return 10 ** (self._basis(sigma.log10()) * self.coefficients).sum(-1)
 
     @property
     def recent(self) -> Tensor:
@@ -55,7 +61,7 @@ class ExpectedLoss(nn.Module):
         self.rows[index] = new.to(self.rows)
         self.seen += len(new)
         self.steps += 1
-        steps = int(self.steps)
+        steps = self._steps = int(self.steps) if self._steps is None else self._steps + 1
         if steps % REFIT_EVERY == 0 or steps & (steps - 1) == 0:
             self.coefficients.copy_(self._fit(self.recent.double().cpu()))
 

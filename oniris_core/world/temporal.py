@@ -7,7 +7,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from oniris_core.nn.magnitude import MPConv, mp_sum, normalize
@@ -90,11 +89,11 @@ class Attention(nn.Module):
         self, x_BSTCHW: Tensor, positions_T: Tensor, context: Context, cache: AttentionCache | None
     ) -> tuple[Tensor, AttentionCache | None]:
         """Attend; arguments and result as in `GatedCausalConv.forward`."""
-        H = x_BSTCHW.shape[-2]
-        qkv = rearrange(
-            per_frame(self.qkv, x_BSTCHW), "b s t (n d k) h w -> k b s t n (h w) d", k=3, d=self.head_channels
-        )
-        q, k, v = normalize(qkv, (-1,))
+        # Plain torch here and in `block_sparse`: the compiler spends most of its time on the patterns of einops.
+        qkv = (
+            per_frame(self.qkv, x_BSTCHW).flatten(4).unflatten(3, (-1, self.head_channels, 3))
+        )  # [B, S, T, N, D, 3, P]
+        q, k, v = normalize(qkv.movedim(-1, -3), (-2,)).unbind(-1)  # [B, S, T, N, P, D] each
         after = None
         if isinstance(context, FrameOnly) or not self.window:
             y = F.scaled_dot_product_attention(q, k, v)
@@ -107,5 +106,5 @@ class Attention(nn.Module):
                 y = y[:, None]
             else:
                 y = attend_parallel(q, k, v, self.window)
-        y = rearrange(y, "b s t n (h w) d -> b s t (n d) h w", h=H)
+        y = y.transpose(-1, -2).flatten(3, 4).unflatten(-1, x_BSTCHW.shape[-2:])  # [B, S, T, C, H, W]
         return per_frame(self.out, y), after

@@ -88,15 +88,15 @@ def block_sparse(q_BSTNPD: Tensor, k_BSTNPD: Tensor, v_BSTNPD: Tensor, window: i
     """FlexAttention over the sequence (stream, frame, pixel); blocks that the mask leaves empty are not computed.
 
     Compiled where tensors are on CUDA. Elsewhere it runs as written, without gradients (torch has none for it there).
-    No GPU was at hand when this was written: the compiled form is tested where there is one, and has not been measured.
     """
     S, T, _, P, D = q_BSTNPD.shape[1:]
-    attend: Any = _compiled() if q_BSTNPD.is_cuda else flex_attention
-    q, k, v = (rearrange(z, "b s t n p d -> b n (s t p) d") for z in (q_BSTNPD, k_BSTNPD, v_BSTNPD))
+    # Within a network that is compiled as a whole it is a part of that.
+    attend: Any = _compiled() if q_BSTNPD.is_cuda and not torch.compiler.is_compiling() else flex_attention
+    q, k, v = (z.permute(0, 3, 1, 2, 4, 5).flatten(2, 4) for z in (q_BSTNPD, k_BSTNPD, v_BSTNPD))  # [B, N, (S T P), D]
     if D < FEWEST_CHANNELS:  # channels of zeros change no product, if the scale stays that of D
         q, k, v = (F.pad(z, (0, FEWEST_CHANNELS - D)) for z in (q, k, v))
     y = attend(q, k, v, block_mask=block_mask(T, P, window, q.device), scale=D**-0.5)
-    return rearrange(y[..., :D], "b n (s t p) d -> b s t n p d", s=S, t=T)
+    return y[..., :D].unflatten(2, (S, T, P)).permute(0, 2, 3, 1, 4, 5)  # [B, S, T, N, P, D]
 
 
 @functools.cache
@@ -104,17 +104,28 @@ def _compiled() -> Any:
     return torch.compile(flex_attention)
 
 
-@functools.lru_cache(maxsize=32)
+_MASKS = dict[tuple[int, int, int, str], BlockMask]()
+
+
 def block_mask(frames: int, pixels: int, window: int, device: torch.device) -> BlockMask:
-    """Who reads whom among the 2 * frames * pixels places of a clip, the clean stream first."""
+    """Who reads whom among the 2 * frames * pixels places of a clip, the clean stream first. Made once and kept.
 
-    def reads(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        reader, read = query // pixels, key // pixels  # numbers of frames, those of the noised stream after the clean
-        ago = reader % frames - read
-        return (reader == read) | ((read < frames) & (ago > 0) & (ago <= window))
+    What is to be compiled finds it made (`Denoiser.make_masks`): the compiler can look a mask up, but should not make it.
+    """
+    key = frames, pixels, window, str(device)
+    if key not in _MASKS:
+        length = 2 * frames * pixels
 
-    length = 2 * frames * pixels
-    return create_block_mask(reads, None, None, length, length, device=device)
+        def reads(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            reader, read = (
+                query // pixels,
+                key // pixels,
+            )  # numbers of frames, those of the noised stream after the clean
+            ago = reader % frames - read
+            return (reader == read) | ((read < frames) & (ago > 0) & (ago <= window))
+
+        _MASKS[key] = create_block_mask(reads, None, None, length, length, device=device)
+    return _MASKS[key]
 
 
 def attend_to_ring(
