@@ -34,7 +34,7 @@ def dense_attention(self: Attention, x, positions, context, cache):
         mask = visible(T, self.window)
     else:
         mask = torch.eye(S * T, dtype=torch.bool)  # within a frame: of one stream as well
-    mask = mask.repeat_interleave(H * W, 0).repeat_interleave(H * W, 1)
+    mask = mask.repeat_interleave(H * W, 0).repeat_interleave(H * W, 1).to(x.device)
     q, k, v = (rearrange(z, "b s t n p d -> b n (s t p) d") for z in (q, k, v))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     y = rearrange(y, "b n (s t h w) d -> b s t (n d) h w", s=S, t=T, h=H)

@@ -15,6 +15,7 @@ from benchmarks.gpu.results import Results
 from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.sampling.autoregressive import Sampler, generate, prefill
 from oniris_core.training.compilation import compile_parts
+from oniris_core.training.graphs import Replayed
 from oniris_core.training.world import WorldBatch, WorldObjective
 from oniris_core.world.context import Parallel, Step
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
@@ -52,6 +53,7 @@ def check(results: Results, device: torch.device, tiny: bool) -> bool:
         ("network", lambda: _network(results, device)),
         ("rollouts", lambda: _rollouts(results, device, 4 if tiny else 64)),
         ("attention, bfloat16, window of 3", lambda: _attention(results, device, torch.bfloat16, (32, 16, 64, 3))),
+        ("replayed", lambda: _replayed(results, device)),
         ("compiled", lambda: _compiled(results, device)),
     ]
     right = True
@@ -91,10 +93,10 @@ def _attention(results: Results, device: torch.device, dtype: torch.dtype, shape
     return results.at_most(f"{name}, gradients", whole_error(ours, theirs), bound) and kept
 
 
-def small(device: torch.device, seed: int = 0) -> Denoiser:
+def small(device: torch.device, levels: int = 2) -> Denoiser:
     """A small denoiser with all its gains open: at the start half of a network is closed."""
-    torch.manual_seed(seed)
-    unet = UNetConfig(32, (1, 1), 1, (True, True), (False, False), 16, 6, 0.4)
+    torch.manual_seed(0)
+    unet = UNetConfig(32, (1,) * levels, 1, (True,) * levels, (False,) * levels, 16, 6, 0.4)
     denoiser = Denoiser(DenoiserConfig(unet, 4, 8, 8, 5, 0.35, "forecast", 16, (1, 2, 4), True)).to(device)
     force_normalize_(denoiser)
     with torch.no_grad():
@@ -156,6 +158,32 @@ def _rollouts(results: Results, device: torch.device, batch: int) -> bool:
     return results.at_most(f"rollout of 8 latent frames, batch 1 against {batch}", error(made[0], made[1][:1]), 1e-3)
 
 
+def _batch(x: Tensor, sigma: Tensor, actions: Tensor, has_action: Tensor) -> WorldBatch:
+    noise = torch.randn(x[:, 0].shape, generator=torch.Generator().manual_seed(2)).to(x.device)
+    return WorldBatch(x[:, 0], actions, has_action, sigma[:, 1], noise, sigma[:, 0, 0], noise.flip(0), "all")
+
+
+def _replayed(results: Results, device: torch.device) -> bool:
+    """Passes replayed from a CUDA graph against the same passes, launched one by one."""
+    if device.type != "cuda":
+        return True
+    denoiser, first, second = small(device), _batch(*_clip(4, 8, device)), _batch(*(z.flip(0) for z in _clip(4, 8, device)))
+    objective = WorldObjective(denoiser, ExpectedLoss().to(device).__call__)
+
+    def passes(batch: WorldBatch) -> Tensor:
+        loss = objective(batch).loss
+        loss.backward()
+        return loss.detach()
+
+    replayed, found = Replayed(passes, denoiser), list[list[Tensor]]()
+    for run in (replayed, passes):
+        for batch in (first, second):  # the second must not be answered with what the first one left
+            denoiser.zero_grad(set_to_none=True)
+            loss = run(batch)
+        found.append([loss.clone(), *(p.grad.clone() for p in denoiser.parameters() if p.grad is not None)])
+    return results.at_most("replayed against launched, loss and gradients", whole_error(*found), 1e-5)
+
+
 @contextlib.contextmanager
 def as_written() -> Iterator[None]:
     """Inside, what is compiled is only traced: the compiler of CPUs takes minutes, and it is not what this is about."""
@@ -166,16 +194,15 @@ def as_written() -> Iterator[None]:
 
 def _compiled(results: Results, device: torch.device) -> bool:
     """The loss of a compiled network and its gradients, as a training step takes them."""
-    denoiser, (x, sigma, actions, has_action) = small(device), _clip(4, 8, device)
+    denoiser, (x, sigma, actions, has_action) = small(device, levels=1), _clip(4, 8, device)
     denoiser.make_masks(8, device)
     expected = ExpectedLoss().to(device)
-    noise = torch.randn(x[:, 0].shape, generator=torch.Generator().manual_seed(2)).to(device)
-    batch = WorldBatch(x[:, 0], actions, has_action, sigma[:, 1], noise, sigma[:, 0, 0], noise.flip(0), "all")
+    batch = _batch(x, sigma, actions, has_action)
     twin = copy.deepcopy(denoiser)
     with contextlib.nullcontext() if device.type == "cuda" else as_written():
         compile_parts(twin, (Block, Forecaster))
     kept = True
-    for dtype, bound in ((torch.float32, EXACT), (torch.bfloat16, 3 * HALF)):
+    for dtype, bound in ((torch.bfloat16, 3 * HALF), (torch.float32, EXACT)):
         found = []
         for network in (denoiser, twin):
             network.zero_grad()

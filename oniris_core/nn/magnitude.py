@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def normalize(x: Tensor, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
     """x / (rms(x) + eps) over the axes `dims`: unit root-mean-square (eq. 47, with rms for the norm)."""
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
-    return x / (norm * math.sqrt(norm.numel() / x.numel()) + eps)
+    return x / (norm * math.sqrt(norm.numel() / x.numel()) + eps).to(x.dtype)  # where x is of reduced precision norm is not
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -23,9 +23,10 @@ def mp_silu(x: Tensor) -> Tensor:
 
 def mp_sum(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     """((1-t) a + t b) / sqrt((1-t)^2 + t^2) (eq. 88)."""
+    b = b.to(a.dtype)  # one of them may be of reduced precision
     if isinstance(t, Tensor):
         scale = torch.rsqrt((1 - t).square() + t.square())
-        return torch.lerp(a, b, t.to(a.dtype)) * scale.to(a.dtype)  # a and b may be of reduced precision
+        return torch.lerp(a, b, t.to(a.dtype)) * scale.to(a.dtype)
     return torch.lerp(a, b, t) / math.sqrt((1 - t) ** 2 + t**2)
 
 
@@ -67,12 +68,13 @@ class MPConv(nn.Module):
 
     A convolution keeps the mean square over a frame of any size: see `border_gain`.
     The stored weight is brought back to unit magnitude after every update by `force_normalize_` (eq. 66), so that the
-    gradient's share along the weight never makes the effective learning rate drift.
+    gradient's share along the weight never makes the effective learning rate drift. Once training is over, `settle_` does so
+    for the last time.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 0):
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.settled = kernel, False
         self.weight = nn.Parameter(torch.randn(c_out, c_in, *((kernel, kernel) if kernel else ())))
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
@@ -80,7 +82,8 @@ class MPConv(nn.Module):
         scale = 1 / math.sqrt(self.weight[0].numel())
         if self.kernel:
             scale *= border_gain(self.kernel, *x.shape[-2:])
-        weight = normalize(self.weight, tuple(range(1, self.weight.ndim))) * (gain * scale)
+        weight = self.weight if self.settled else normalize(self.weight, tuple(range(1, self.weight.ndim)))
+        weight = weight * (gain * scale)
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
 
 
@@ -96,3 +99,12 @@ def force_normalize_(model: nn.Module) -> None:
             0, (-1, shape[0])
         )
         torch._foreach_copy_(weights, list(normalised.unbind()))
+
+
+@torch.no_grad()
+def settle_(model: nn.Module) -> None:
+    """Normalise all weights of a model that is not trained any further, so that it need not be done at every call."""
+    force_normalize_(model)
+    for module in model.modules():
+        if isinstance(module, MPConv):
+            module.settled = True

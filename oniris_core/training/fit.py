@@ -22,6 +22,7 @@ from oniris_core.common.progress import meter
 from oniris_core.config.fit import FitParams
 from oniris_core.training.checkpoints import Checkpoints
 from oniris_core.training.distributed import Ranks, average_of_ranks, from_first, of_all_ranks
+from oniris_core.training.graphs import Replayed
 from oniris_core.training.guards import Guard
 from oniris_core.training.read_ahead import read_ahead
 from oniris_core.training.state import TrainState
@@ -132,6 +133,16 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
     module = _on_all_ranks(trainer.objective, run.ranks)
     guard = Guard(state, trainer.gauge, params, trainer.describe, run.name)
     budget = Budget(params, state)
+    replayed = None
+    if device.type == "cuda" and run.ranks.world == params.accumulate == 1:
+
+        def passes(data: Any) -> Outcome:
+            with _precision(device, params.precision):
+                outcome = module(data)
+            outcome.loss.backward()
+            return Outcome(outcome.loss.detach(), outcome.logs, outcome.kept)
+
+        replayed = Replayed(passes, state.model)
     every = 1 if device.type == "cpu" or params.skip_steps else READ_EVERY
     unread: list[Unread] = []
     for observer in run.observers:
@@ -148,11 +159,16 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
             watch = Stopwatch(device)
             for group in state.optimizer.param_groups:
                 group["lr"] = trainer.lr(step, share)
-            state.optimizer.zero_grad(set_to_none=True)
+            if replayed is None:
+                state.optimizer.zero_grad(set_to_none=True)
             outcomes = []
             for part in range(params.accumulate):
                 with watch("data"):
                     data = batch(step, part)
+                if replayed is not None:  # forward and backward in one
+                    with watch("forward"):
+                        outcomes.append(replayed(data))
+                    continue
                 # Gradients are exchanged once a step, with the last part.
                 alone = part < params.accumulate - 1 and isinstance(module, DistributedDataParallel)
                 with module.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]

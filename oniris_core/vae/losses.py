@@ -45,7 +45,7 @@ def worst_share_error(mean: Tensor, x: Tensor, share: float, joined: AcrossRanks
     count = max(int(share * error.numel() * ranks), 1)
     largest = joined(error.detach().topk(min(count, error.numel())).values)
     least = largest.topk(count).values[-1]
-    return error[error >= least].sum() * ranks / count
+    return torch.where(error >= least, error, 0).sum() * ranks / count  # selecting them would make a GPU wait
 
 
 def aggregate_kl(mean_BTCHW: Tensor, logvar_BTCHW: Tensor, average: AcrossRanks = _alone) -> Tensor:

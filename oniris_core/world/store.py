@@ -14,6 +14,7 @@ from oniris_core.common.errors import UserError
 from oniris_core.common.files import open_artefact, staged_folder, to_json
 from oniris_core.common.weights import load_into, save_tensors
 from oniris_core.data.actions import ActionSpec
+from oniris_core.nn.magnitude import settle_
 from oniris_core.world.averages import Averages, snapshot_file
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 
@@ -118,5 +119,6 @@ def load_world(
     if weights is not None:
         early = Denoiser(config)
         load_into(early, weights, path)
-        early = early.to(device).eval()
+        settle_(early.to(device).eval())
+    settle_(denoiser)
     return World(denoiser.to(device).eval(), early, mean, std, action_spec, vae_identity, artefact.identity)
