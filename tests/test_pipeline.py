@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,54 +13,9 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.project import Project
 
 pytestmark = pytest.mark.pipeline
-
-
-class Project:
-    """A clone of the working tree with the tiny preset, and a way to run commands in it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
-                               capture_output=True, text=True).stdout.splitlines()  # fmt: skip
-        for name in names:
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        self("git", "init", "-q")
-        self("git", "add", "-A")
-        self("git", "commit", "-qm", "clone")
-        self("python", "-m", "stages.preset", "tiny")
-
-    def environment(self) -> dict[str, str]:
-        identity = {
-            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {
-            **os.environ,
-            **identity,
-            "PATH": path,
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "DVC_NO_ANALYTICS": "1",
-            "SHELL": "/bin/sh",  # what DVC falls back to; some such shells stay beside the command they start
-        }
-        environment.pop("ONIRIS_RUNS", None)
-        return environment
-
-    def __call__(self, *command: str, fails: bool = False) -> str:
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
-        )
-        output = ended.stdout + ended.stderr
-        assert (ended.returncode != 0) == fails, output
-        return output
-
-    def ran(self, output: str) -> list[str]:
-        stages = ("collect", "train_vae", "encode", "train", "render")
-        return [stage for stage in stages if f"Running stage '{stage}'" in output]
 
 
 @pytest.fixture(scope="module")
