@@ -87,6 +87,25 @@ def test_bad_input_through_dvc_is_one_line(project: Project) -> None:
     assert "Traceback" not in output
 
 
+def test_an_archive_without_git_works_and_so_does_git_when_it_comes(tmp_path: Path) -> None:
+    project = Project(tmp_path, git=False)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    # What stages do, the other tests show.
+    made = {"cmd": "mkdir -p models && touch models/made", "outs": ["models/made"]}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"touch": made}}))
+    output = project("make", "repro", "-o", ".venv/.ready")
+    assert (tmp_path / "models/made").exists()
+    assert "note: not kept as experiment 'repro'; experiments need a commit in git" in output
+    assert "ERROR" not in output
+    project("git", "init", "-q")
+    project("git", "add", "-A")
+    project("git", "commit", "-qm", "begun with an archive")
+    output = project("make", "repro", "-o", ".venv/.ready")
+    assert "Stage 'touch' didn't change" in output
+    assert "note:" not in output
+    assert project("git", "for-each-ref", "refs/exps").count("/repro\n") == 1
+
+
 def test_the_videos_show_the_truth(tiny_pipeline: Path) -> None:
     """The left panel of the decoded video is the recorded episode, frame for frame."""
     from oniris_core.data.episodes import open_episodes
