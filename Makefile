@@ -18,12 +18,12 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: repro demo test lint dag setup clean
+.PHONY: repro demo test lint dag setup clean git
 
-repro: $(READY)
+repro: git
 	$(BIN)/dvc repro
 	@$(BIN)/dvc exp save --quiet --force --name repro 2>/dev/null || \
-		echo "note: not kept as experiment 'repro'; for experiments git must know you: git config user.name, user.email"
+		echo "note: not kept as experiment 'repro'; experiments need a commit in git, and git must know you: git config user.name, user.email"
 	@echo "Done: open reports/render/index.html; pictures and videos are in renders/, measures in reports/render/metrics.json"
 
 DEMO := --params demo/params.yaml
@@ -46,8 +46,13 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pip check
 
-dag: $(READY)
+dag: git
 	$(BIN)/dvc dag
+
+# An archive of the project has no git, and dvc must be told so; or that there is one now.
+git: $(READY)
+	@if ! git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/dvc config --local core.no_scm true; \
+	elif grep -qs no_scm .dvc/config.local; then $(BIN)/dvc config --local --unset core.no_scm; fi
 
 setup: $(READY)
 

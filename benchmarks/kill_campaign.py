@@ -22,7 +22,8 @@ from ruamel.yaml import YAML
 
 from benchmarks.harness import print_table
 from tests.conftest import tree
-from tests.test_pipeline import Project, processes_in
+from tests.project import Project
+from tests.test_pipeline import processes_in
 
 VICTIMS = "dvc", "stage", "rank"
 MADE = "data", "models", "reports", "renders"

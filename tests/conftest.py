@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from oniris_core.config.collect import CollectParams
-from oniris_core.config.reader import build, read_yaml
+from oniris_core.config.reader import build
 from oniris_core.config.train import TrainParams
 from stages import collect, encode, preset, render, train, train_vae
+from tests.project import ROOT, defaults, forget_the_users_variables, write_defaults
 
-ROOT = Path(__file__).resolve().parent.parent
 APPS = {"collect": collect.app, "train_vae": train_vae.app, "encode": encode.app, "train": train.app, "render": render.app,
         "preset": preset.app}  # fmt: skip
 
@@ -29,13 +29,17 @@ hypothesis.settings.load_profile("same")
 
 
 def collect_params(**values: object) -> CollectParams:
-    """The parameters of `collect` in params.yaml with some values in place of theirs."""
-    return build(CollectParams, "collect", {**read_yaml(ROOT / "params.yaml")["collect"], **values}, "test")
+    """The default parameters of `collect` with some values in place of theirs."""
+    return build(CollectParams, "collect", {**defaults()["collect"], **values}, "test")
 
 
 def train_params(**values: object) -> TrainParams:
-    """The parameters of `train` in params.yaml with some values in place of theirs."""
-    return build(TrainParams, "train", {**read_yaml(ROOT / "params.yaml")["train"], **values}, "test")
+    """The default parameters of `train` with some values in place of theirs."""
+    return build(TrainParams, "train", {**defaults()["train"], **values}, "test")
+
+
+def pytest_configure() -> None:
+    forget_the_users_variables()
 
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
@@ -91,7 +95,7 @@ def start(folder: Path, stage: str, *options: str) -> "subprocess.Popen[str]":
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all five stages have run with the tiny preset. Look, do not touch."""
     folder = tmp_path_factory.mktemp("tiny")
-    shutil.copy(ROOT / "params.yaml", folder)
+    write_defaults(folder)
     assert run_stage(folder, "preset", "tiny").exit_code == 0
     with threads(THREADS):  # whichever test asks for it first
         for name in ("collect", "train_vae", "encode", "train", "render"):
@@ -116,6 +120,6 @@ def run() -> Run:
 @pytest.fixture
 def params_only(tmp_path: Path) -> Path:
     """A folder that holds the tiny preset's parameters and nothing else."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write_defaults(tmp_path)
     assert run_stage(tmp_path, "preset", "tiny").exit_code == 0
     return tmp_path

@@ -15,6 +15,7 @@ from benchmarks import collection_speed, conditioning_cost, kill_campaign, rollo
 from benchmarks.harness import count_flops, make_denoiser, medians, random_clip, two_stream_pass
 from oniris_core.world.temporal import Attention
 from tests.conftest import ROOT
+from tests.project import project_files
 
 SMALL = ["--latent-channels", "4", "--latent-size", "4", "--repetitions", "1"]
 
@@ -152,5 +153,5 @@ def test_repetitions_alternate() -> None:
 
 def test_the_readme_names_every_benchmark() -> None:
     text = (ROOT / "benchmarks/README.md").read_text()
-    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "harness"}
+    scripts = {path.stem for path in project_files("benchmarks/*.py")} - {"__init__", "harness"}
     assert set(re.findall(r"python -m benchmarks\.(\w+)", text)) == scripts

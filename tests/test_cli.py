@@ -1,6 +1,7 @@
 """Wrong input: one clear line, exit code 2, nothing written, no traceback."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import Result
 
 from tests.conftest import APPS, ROOT, Run, tree
+from tests.project import defaults, project_files
 
 STAGES = ("collect", "train_vae", "encode", "train", "render")
 
@@ -24,21 +26,20 @@ def one_error(result: Result, pattern: str, exit_code: int = 2) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_help_shows_every_parameter_with_its_value(stage: str, run: Run) -> None:
-    from oniris_core.config.reader import read_yaml
-
-    result = run(ROOT, stage, "--help")
+def test_help_shows_every_parameter_with_its_value(stage: str, params_only: Path, run: Run) -> None:
+    result = run(params_only, stage, "--help")
     assert result.exit_code == 0
-    content = read_yaml(ROOT / "params.yaml")
+    content = defaults()
     for name in [*content["common"], *content[stage]]:
         assert f"--{name.replace('_', '-')} " in result.output
     assert "params.yaml:" in result.output
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> None:
+def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -> None:
     code = (f"import sys; from stages.{stage} import app\n"
             "try: app(sys.argv[1:])\nexcept SystemExit as e: print('torch' in sys.modules, e.code)")  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for arguments, exit_code in (
         (["--help"], 0),
         (["--nonsense"], 2),
@@ -46,7 +47,7 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, tmp_path: Path) -> N
         (["--out", "/dev/null/x"], 2),
     ):
         command = [sys.executable, "-c", code, *arguments]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        ended = subprocess.run(command, cwd=params_only, env=environment, capture_output=True, text=True, check=True)
         assert ended.stdout.splitlines()[-1] == f"False {exit_code}", ended.stdout + ended.stderr
 
 
@@ -146,10 +147,10 @@ def test_empty_parameter_file(params_only: Path, run: Run) -> None:
 
 
 def test_numbers_that_dvc_writes_as_strings_are_numbers() -> None:
-    from oniris_core.config.reader import build, read_yaml
+    from oniris_core.config.reader import build
     from oniris_core.config.train import TrainParams
 
-    values = read_yaml(ROOT / "params.yaml")["train"]
+    values = defaults()["train"]
     assert build(TrainParams, "train", {**values, "lr": "3e-05"}, "x").lr == 3e-05
     assert build(TrainParams, "train", {**values, "lr": 1}, "x").lr == 1.0
 
@@ -318,8 +319,6 @@ def test_render_says_that_there_are_fewer_episodes_than_it_was_asked_for(pipelin
 
 @pytest.mark.parametrize(("stage", "out"), [("encode", "data/latents.zarr"), ("train", "models/world")])
 def test_a_second_process_on_the_same_output_is_refused(stage: str, out: str, pipeline: Path, run: Run) -> None:
-    import os
-
     code = ("import sys\nfrom pathlib import Path\nfrom oniris_core.common.runs import workspace\n"
             f"with workspace({stage!r}, Path({out!r})):\n  print('held', flush=True); sys.stdin.read()")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -340,4 +339,4 @@ def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: R
 
 
 def test_every_stage_is_listed() -> None:
-    assert set(STAGES) | {"preset"} == set(APPS) == {p.stem for p in (ROOT / "stages").glob("[a-z]*.py")} - {"cli"}
+    assert set(STAGES) | {"preset"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")} - {"cli"}

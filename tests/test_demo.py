@@ -1,16 +1,16 @@
 """The weights in demo/: small, fitting each other, and enough to render a fresh clone."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from oniris_core.config.reader import read_yaml
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import load_world
-from tests.conftest import ROOT
+from tests.project import ROOT, defaults
 
 DEMO = ROOT / "demo"
 SMALL = {
@@ -31,14 +31,13 @@ def test_the_weights_are_small_and_fit_each_other() -> None:
 
 @pytest.mark.pipeline
 def test_make_demo_renders_without_training(tmp_path: Path) -> None:
-    params, changed = tmp_path / "params.yaml", read_yaml(DEMO / "params.yaml")
+    params, changed = tmp_path / "params.yaml", defaults("demo/params.yaml")
     for section, values in SMALL.items():
         changed[section] |= values
     params.write_text(json.dumps(changed))
     command = ["make", "demo", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}", f"DEMO=--params {params}"]
-    result = subprocess.run(
-        [*command, f"DEMO_OUT={tmp_path / 'out'}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([*command, f"DEMO_OUT={tmp_path / 'out'}"], cwd=ROOT, capture_output=True, text=True, check=False,
+                            env={**os.environ, "ONIRIS_RUNS": str(tmp_path / "runs")})  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out/report/index.html").is_file()
     assert list((tmp_path / "out/renders").glob("rollout_*.mp4"))

@@ -17,7 +17,6 @@ from torch import nn
 
 from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.config.fit import FitParams
-from oniris_core.config.reader import read_yaml
 from oniris_core.training.curves import Curves, dvclive_writer, tensorboard_writer
 from oniris_core.training.distributed import Ranks
 from oniris_core.training.guards import SMOOTH, Guard
@@ -27,6 +26,7 @@ from oniris_core.training.stopwatch import spent, summary
 from oniris_core.training.vae import VaeTrainer
 from oniris_core.training.world import WorldTrainer
 from tests.conftest import ROOT, Run, one_thread, start, tree
+from tests.project import defaults
 
 OUTPUT = {"train_vae": "models/vae", "train": "models/world"}
 
@@ -39,7 +39,7 @@ def state(history: dict[str, list[float]] | None = None) -> TrainState:
 
 
 def fit_params(**changes: object) -> FitParams:
-    content = read_yaml(ROOT / "params.yaml")["train"]
+    content = defaults()["train"]
     return FitParams.model_validate({name: content[name] for name in FitParams.model_fields} | changes)
 
 

@@ -1,7 +1,6 @@
 """The test of the test: baselines fed as if they were models. What is measured must tell them apart, in the right order."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,8 @@ from oniris_core.evaluation.rollouts import Rollouts, foreign_actions
 from oniris_core.evaluation.simulator import Play, Simulator
 from oniris_core.evaluation.small_cnn import SmallCnn, crops, shrink
 from oniris_core.evaluation.states.registry import reader_for
-from tests.conftest import ROOT, Run, one_thread, run_stage
+from tests.conftest import Run, one_thread, run_stage
+from tests.project import write_defaults
 from tests.test_data import PARAMS
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ def _one_thread() -> Iterator[None]:
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of short LunarLander episodes at 64 x 64, thirty of them held out."""
     folder = tmp_path_factory.mktemp("flights")
-    shutil.copy(ROOT / "params.yaml", folder)
+    write_defaults(folder)
     options = {
         "episodes": 300, "max-frames": 33, "height": 64, "width": 64, "held-out-share": 0.1, "heuristic-noise": 0.5,
         "random-share": 0.4, "heuristic-share": 0.6, "workers": 2,

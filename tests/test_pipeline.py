@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,54 +13,9 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.project import Project
 
 pytestmark = pytest.mark.pipeline
-
-
-class Project:
-    """A clone of the working tree with the tiny preset, and a way to run commands in it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
-                               capture_output=True, text=True).stdout.splitlines()  # fmt: skip
-        for name in names:
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        self("git", "init", "-q")
-        self("git", "add", "-A")
-        self("git", "commit", "-qm", "clone")
-        self("python", "-m", "stages.preset", "tiny")
-
-    def environment(self) -> dict[str, str]:
-        identity = {
-            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {
-            **os.environ,
-            **identity,
-            "PATH": path,
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "DVC_NO_ANALYTICS": "1",
-            "SHELL": "/bin/sh",  # what DVC falls back to; some such shells stay beside the command they start
-        }
-        environment.pop("ONIRIS_RUNS", None)
-        return environment
-
-    def __call__(self, *command: str, fails: bool = False) -> str:
-        ended = subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False
-        )
-        output = ended.stdout + ended.stderr
-        assert (ended.returncode != 0) == fails, output
-        return output
-
-    def ran(self, output: str) -> list[str]:
-        stages = ("collect", "train_vae", "encode", "train", "render")
-        return [stage for stage in stages if f"Running stage '{stage}'" in output]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +85,25 @@ def test_bad_input_through_dvc_is_one_line(project: Project) -> None:
     file.write_bytes(before)
     assert "oniris: error: params.yaml: render.solver_steps = 0 should be greater than or equal to 1" in output
     assert "Traceback" not in output
+
+
+def test_an_archive_without_git_works_and_so_does_git_when_it_comes(tmp_path: Path) -> None:
+    project = Project(tmp_path, git=False)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    # What stages do, the other tests show.
+    made = {"cmd": "mkdir -p models && touch models/made", "outs": ["models/made"]}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"touch": made}}))
+    output = project("make", "repro", "-o", ".venv/.ready")
+    assert (tmp_path / "models/made").exists()
+    assert "note: not kept as experiment 'repro'; experiments need a commit in git" in output
+    assert "ERROR" not in output
+    project("git", "init", "-q")
+    project("git", "add", "-A")
+    project("git", "commit", "-qm", "begun with an archive")
+    output = project("make", "repro", "-o", ".venv/.ready")
+    assert "Stage 'touch' didn't change" in output
+    assert "note:" not in output
+    assert project("git", "for-each-ref", "refs/exps").count("/repro\n") == 1
 
 
 def test_the_videos_show_the_truth(tiny_pipeline: Path) -> None:

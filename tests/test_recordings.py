@@ -20,6 +20,7 @@ from oniris_core.data.recordings.spaces import given_space, inferred_space, numb
 from oniris_core.data.recordings.videos import frames_of
 from tests import recordings as made
 from tests.conftest import ROOT, Run, start, tree
+from tests.project import defaults
 
 LAYOUTS = {
     "videos": (made.videos, ()),
@@ -207,7 +208,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(params_only: Path, run: R
 
 
 def test_finished_recordings_are_not_converted_again(sources: Path, tmp_path: Path) -> None:
-    content = read_yaml(ROOT / "params.yaml")["collect"]
+    content = defaults()["collect"]
     changed = {"source": "counter_strike", "recordings": str(sources / "counter_strike"), "height": 8, "width": 8}
     params = build(CollectParams, "collect", {**content, **changed, "max_frames": 9}, "test")
     source, stop = open_source(params), StopRequest()
@@ -530,7 +531,7 @@ def test_the_document_reads_what_it_shows(sources: Path, tmp_path: Path, run: Ru
         folder = tmp_path / block["source"]
         folder.mkdir()
         (folder / block["recordings"]).symlink_to(sources / block["source"])
-        content = YAML(typ="safe").load(ROOT / "params.yaml")
+        content = defaults()
         content["collect"].update({**block, "height": 16, "width": 24})
         with (folder / "params.yaml").open("w") as file:
             YAML().dump(content, file)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, tree
-from tests.test_pipeline import Project
+from tests.project import Project
 
 pytestmark = pytest.mark.pipeline
 

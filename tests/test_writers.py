@@ -188,7 +188,7 @@ class File(Writer):
 class Preset(File):
     def write(self, folder: Path, state: int) -> None:
         if not (folder / "out").exists():
-            atomic_write(folder / "out", (ROOT / "params.yaml").read_bytes())
+            atomic_write(folder / "out", (ROOT / "presets/cpu.yaml").read_bytes())
         if state:
             apply_preset("tiny", ROOT / "presets", folder / "out")
 
