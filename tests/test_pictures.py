@@ -207,8 +207,9 @@ def test_a_video_shows_its_frames_in_their_colours_and_has_the_same_bytes_again(
 
 def rollouts() -> Rollouts:
     return Rollouts(
-        truth=noise(2, 10, 16, 16), reconstructed=noise(2, 10, 16, 16, seed=1), generated=noise(2, 10, 16, 16, seed=2),
-        other_actions=noise(2, 10, 16, 16, seed=3), actions=np.arange(20).reshape(2, 10) % 4, seeds=np.array([3, 5]),
+        truth=noise(2, 10, 16, 16), reconstructed=noise(2, 10, 16, 16, seed=1),
+        samples=noise(2, 4, 10, 16, 16, seed=2), contexts=np.array([1]), other_actions=noise(1, 10, 16, 16, seed=3),
+        actions=np.arange(20).reshape(2, 10) % 4, seeds=np.array([3, 5]),
         context=4, alive=np.arange(10) < np.array([[10], [7]]), finite=np.ones(2, bool),
     )  # fmt: skip
 
@@ -224,10 +225,7 @@ METRICS = {
 def write(
     folder: Path, metrics: dict[str, object] = METRICS, env_id: str = "LunarLander-v3", tick=lambda: None
 ) -> None:
-    futures = Futures(
-        samples=noise(1, 4, 10, 16, 16, seed=4), sample_actions=np.zeros((1, 10), int),
-        by_action=noise(1, 2, 10, 16, 16, seed=5), names=["none", "main"],
-    )  # fmt: skip
+    futures = Futures(by_action=noise(1, 2, 10, 16, 16, seed=5), names=["none", "main"])
     dreams = Dreams([], np.zeros(1), np.ones(1, bool), noise(30, 16, 16, seed=7), np.arange(30) % 4)
     tables, figures = {"horizons": "horizon,psnr\n1,30\n"}, {"horizons": Figure()}
     found = Evaluation(metrics, {}, rollouts(), futures, dreams, None, tables, figures)

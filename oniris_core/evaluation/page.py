@@ -13,11 +13,11 @@ PAGE_BYTES = 25_000_000
 """More than this, and a page is no longer opened on a phone or sent in a letter."""
 
 HEADLINES = (
-    "rollout/skill", "rollout/found", "rollout/position_px", "rollout/psnr", "control/action_accuracy", "control/action_r2",
-    "diversity/ratio", "drift/one_object", "drift/still_iou", "drift/finite",
+    "rollout/skill", "rollout/spread_over_error", "rollout/found", "rollout/position_px", "rollout/psnr",
+    "control/action_accuracy", "control/action_r2", "diversity/ratio", "drift/one_object", "drift/still_iou", "drift/finite",
 )  # fmt: skip
 """What is shown before all else, of what was measured; by horizon where there is a horizon."""
-FIRST = ("skill", "found", "position", "control", "drift")
+FIRST = ("skill", "energy_px", "energy_grey", "spread_over_error", "found", "position", "angle", "control", "drift")
 """Words of the measures whose tables and lines come first."""
 CANDIDATES = {
     "rollout": "generated",
@@ -25,10 +25,19 @@ CANDIDATES = {
     "vae": "true frames through the VAE",
     "constant_velocity": "constant velocity",
     "copy_last": "last frame repeated",
+    "reader": "error of the network that reads it, on true frames",
     "other_actions": "generated under another episode's actions",
     "other_episode": "another episode",
 }
 """What a metric's first part says, in the order of the rows; others follow as they are spelt."""
+TITLES = {
+    "skill": "skill by the energy score of the position (1: the simulator, 0: constant velocity)",
+    "energy_px": "fair energy score of the position (pixels of the simulator's screen; smaller is better)",
+    "energy_angle_deg": "fair energy score of the angle (degrees; smaller is better)",
+    "energy_grey": "fair energy score of frames averaged down (grey levels; smaller is better)",
+    "spread_over_error": "spread of the samples over the error of their mean (1 is right, below it the model is too sure)",
+}
+"""Of the tables of measures whose names do not say enough."""
 UNITS = {"psnr": "dB", "crop_psnr": "dB"}
 SUFFIXES = {"_px": "pixels of the simulator's screen", "_deg": "degrees"}
 """Units by the name of a measure and by its last letters."""
@@ -129,7 +138,7 @@ def tables(metrics: Mapping[str, Any]) -> list[Table]:
         }
         suffix = next((end for end in SUFFIXES if measure.endswith(end)), "")
         unit = UNITS.get(measure) or SUFFIXES.get(suffix)
-        title = _words(measure.removesuffix(suffix)) + (f" ({unit})" if unit else "")
+        title = TITLES.get(measure) or _words(measure.removesuffix(suffix)) + (f" ({unit})" if unit else "")
         found.append(Table(title, [f"+{horizon}" for horizon in horizons], rows))
     return found
 

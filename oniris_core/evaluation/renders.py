@@ -176,16 +176,17 @@ def _videos(
             "Truth, generated frames and their difference under the recorded actions; the frame turns from blue to orange "
             "where the context ends", False,
         )  # fmt: skip
-    if len(futures.samples):
+    if len(rollouts.contexts):
+        k = rollouts.contexts[0]
         known = legend is not None and len(legend.names) == len(futures.names)
         by_action = dict(zip(legend.names if legend and known else futures.names, futures.by_action[0], strict=True))
         yield (
             "by_action.mp4", under_each_action(by_action, context, legend, upscale), "One context under each action",
             f"The same context continued under each constant action: {', '.join(by_action)}", True,
         )  # fmt: skip
-        frames = wall(futures.samples[0], context, futures.sample_actions[0], legend, upscale)
+        frames = wall(rollouts.samples[k], context, rollouts.actions[k], legend, upscale)
         yield (
-            "samples.mp4", frames, f"{len(futures.samples[0])} samples from one context",
+            "samples.mp4", frames, f"{len(rollouts.samples[k])} samples from one context",
             "The same context and actions continued with different noise", True,
         )  # fmt: skip
     if len(dreams.shown):
