@@ -188,14 +188,16 @@ def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipelin
     ticks = []
     two = evaluation_set(replace(frames, split=np.ones_like(frames.split)), 2, 2, 2, 4)
 
-    def go(chosen: EvaluationSet, batch: int = 2) -> Rollouts:
+    def dreamer(batch: int) -> Dreamer:
         sampler = Sampler(2, 3, 0.1, 3, 0, 1, 0.05)
-        return roll_out(
-            Dreamer(denoiser, vae, latents, sampler, torch.device("cpu"), batch, 0, ticks.append), chosen, 2,
-            np.arange(len(chosen.seeds)),
-        )  # fmt: skip
+        return Dreamer(denoiser, vae, latents, sampler, torch.device("cpu"), batch, 0, ticks.append)
+
+    def go(chosen: EvaluationSet, batch: int = 2) -> Rollouts:
+        return roll_out(dreamer(batch), chosen, 2, np.arange(len(chosen.seeds)))
 
     both = go(two)
+    again = dreamer(2).through_vae(two.truth).astype(int)  # the same road as the stored latents took
+    assert np.abs(again - both.reconstructed)[two.alive].max() <= 1
     assert sum(ticks) == 2 * 3 * 2
     assert both.finite.all()
     assert not np.array_equal(both.generated, both.other_actions)

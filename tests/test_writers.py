@@ -157,7 +157,7 @@ def evaluation(state: int) -> Evaluation:
     futures = Futures(frames[None], ["0"])
     dreams = Dreams([], np.zeros(1), one, frames[0], actions[0])
     figures = {"horizons": Figure(figsize=(0.1, 0.1))}  # drawing takes long and is no file operation
-    return Evaluation({"x": state}, {}, rollouts, futures, dreams, None, {"horizons": f"{state}\n"}, figures)
+    return Evaluation({"x": state}, {}, rollouts, futures, dreams, None, None, {"horizons": f"{state}\n"}, figures)
 
 
 class RenderReport(Report):

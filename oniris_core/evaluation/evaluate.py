@@ -40,6 +40,7 @@ from oniris_core.evaluation.replays import Progress, Replays, held, replay_all
 from oniris_core.evaluation.rollouts import Dreamer, Rollouts, roll_out
 from oniris_core.evaluation.simulator import Simulator
 from oniris_core.evaluation.states.reader import StateReader
+from oniris_core.evaluation.told_apart import Verdict, measure_told_apart
 
 SPREAD_HORIZONS = (4, 16, 32)
 
@@ -66,6 +67,7 @@ class Evaluation:
         left_out: what was not measured, and why.
         rollouts, futures, dreams: what pictures are made of.
         curves: by horizon.
+        verdict: what tells generated crops from true ones; None where there is nothing to tell apart.
         tables: CSV by name, figures by name.
     """
 
@@ -75,6 +77,7 @@ class Evaluation:
     futures: Futures
     dreams: Dreams
     curves: Curves
+    verdict: Verdict | None
     tables: dict[str, str]
     figures: dict[str, Figure]
 
@@ -84,7 +87,14 @@ def headline(metrics: dict[str, float | int]) -> str:
     measures = ("skill", "spread_over_error", "position_px", "found", "psnr")
     names = [f"rollout/{measure}@{h}" for h in (8, 16) for measure in measures]
     said = []
-    for name in (*names, "control/action_accuracy", "control/action_r2", "diversity/ratio@16", "drift/finite"):
+    for name in (
+        *names,
+        "told_apart/accuracy",
+        "control/action_accuracy",
+        "control/action_r2",
+        "diversity/ratio@16",
+        "drift/finite",
+    ):
         if name in metrics:
             low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
             said.append(
@@ -175,6 +185,16 @@ def evaluate(
         left_out["control"] = reason
     if control is not None:
         metrics |= {**control_metrics(control), **_frechet(control)}
+    simulated = None
+    if replays is not None:
+        simulated = dreamer.through_vae(replays.redrawn[:, 0]), dreamer.through_vae(replays.redrawn[:, 1])
+    told, reasons, verdict = measure_told_apart(
+        rollouts, simulated, reader, c, bootstrap,
+        # Half as many steps as for actions: there are fewer crops to learn from.
+        probes=params.probes, steps=-(-params.probe_steps // 2), seed=seed, device=dreamer.device, progress=progress, stop=stop,
+    )  # fmt: skip
+    metrics |= told
+    left_out |= reasons
     of_dreams = Bootstrap(params.dreams, params.resamples, seed)
     metrics |= drift_metrics(dreams, control, of_dreams)
 
@@ -200,7 +220,7 @@ def evaluate(
         "drift": drift_figure(dreams, control, of_dreams),
         "confusion": confusion_figure(confusion, names),
     }
-    return Evaluation(metrics, left_out, rollouts, futures, dreams, curves, tables, figures)
+    return Evaluation(metrics, left_out, rollouts, futures, dreams, curves, verdict, tables, figures)
 
 
 def _learn(
