@@ -311,7 +311,7 @@ def test_damaged_or_unfit_artefacts(damage: str, pipeline: Path, run: Run) -> No
 
 
 def test_render_says_that_there_are_fewer_episodes_than_it_was_asked_for(pipeline: Path, run: Run) -> None:
-    result = run(pipeline, "render", "--episodes", "50", "--sample-contexts", "3")
+    result = run(pipeline, "render", "--episodes", "50", "--action-contexts", "3")
     assert result.exit_code == 0, result.output
     assert "render.episodes asks for 50 held-out episodes; the 1 that are longer than the context" in result.output
     assert json.loads((pipeline / "reports/render/metrics.json").read_text())["episodes"] == 1

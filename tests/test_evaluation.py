@@ -127,7 +127,8 @@ def candidates(flight: tuple[np.ndarray, np.ndarray], generated: np.ndarray) -> 
     truth = flight[0][None, :40]
     made = np.concatenate([truth[:, :8], generated], axis=1)
     return Rollouts(
-        truth, truth, made, made, np.zeros((1, 40), int), np.array([7]), 8, np.ones((1, 40), bool), np.array([True])
+        truth, truth, np.stack([made, made], axis=1), np.array([0]), made, np.zeros((1, 40), int), np.array([7]), 8,
+        np.ones((1, 40), bool), np.array([True]),
     )  # fmt: skip
 
 
@@ -187,18 +188,23 @@ def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipelin
     ticks = []
     two = evaluation_set(replace(frames, split=np.ones_like(frames.split)), 2, 2, 2, 4)
 
-    def go(chosen: EvaluationSet, batch: int = 2) -> Rollouts:
+    def dreamer(batch: int) -> Dreamer:
         sampler = Sampler(2, 3, 0.1, 3, 0, 1, 0.05)
-        return roll_out(
-            Dreamer(denoiser, vae, latents, sampler, torch.device("cpu"), batch, 0, ticks.append), chosen
-        )  # fmt: skip
+        return Dreamer(denoiser, vae, latents, sampler, torch.device("cpu"), batch, 0, ticks.append)
+
+    def go(chosen: EvaluationSet, batch: int = 2) -> Rollouts:
+        return roll_out(dreamer(batch), chosen, 2, np.arange(len(chosen.seeds)))
 
     both = go(two)
-    assert sum(ticks) == 2 * 2 * 2
+    again = dreamer(2).through_vae(two.truth).astype(int)  # the same road as the stored latents took
+    assert np.abs(again - both.reconstructed)[two.alive].max() <= 1
+    assert sum(ticks) == 2 * 3 * 2
     assert both.finite.all()
     assert not np.array_equal(both.generated, both.other_actions)
     assert np.array_equal(both.generated[:, :8], both.other_actions[:, :8])  # the context is the same
     assert np.array_equal(both.generated[:, :8], both.reconstructed[:, :8])
+    assert np.array_equal(both.samples[:, 0, :8], both.samples[:, 1, :8])
+    assert not np.array_equal(both.samples[:, 0], both.samples[:, 1])  # their noise differs
     alike = go(replace(two, actions=np.stack([two.actions[0]] * 2)))
     assert np.array_equal(alike.generated, alike.other_actions)
     alone = go(two, batch=1)

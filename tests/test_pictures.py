@@ -19,6 +19,7 @@ from oniris_core.evaluation import page as page_module
 from oniris_core.evaluation.drift import Dreams
 from oniris_core.evaluation.evaluate import Evaluation, Futures
 from oniris_core.evaluation.glyphs import ActionLegend, action_legend, glyph
+from oniris_core.evaluation.intervals import Estimate
 from oniris_core.evaluation.page import Exhibit, page
 from oniris_core.evaluation.pictures import (
     CONTEXT_COLOUR,
@@ -34,7 +35,8 @@ from oniris_core.evaluation.pictures import (
 )
 from oniris_core.evaluation.renders import write_results
 from oniris_core.evaluation.rollouts import Rollouts
-from oniris_core.evaluation.sheets import FILM, PAPER, comparison, film_strip
+from oniris_core.evaluation.sheets import FILM, PAPER, comparison, film_strip, telling_pairs
+from oniris_core.evaluation.told_apart import Pairs, Verdict
 from oniris_core.evaluation.videos import write_video
 from tests.conftest import Run, tree
 
@@ -191,6 +193,19 @@ def test_the_comparison_has_truth_above_generated() -> None:
     assert tuple(sheet[top, left]) == CONTEXT_COLOUR
 
 
+def test_the_pairs_that_tell_most_stand_under_their_titles() -> None:
+    real, made = noise(3, 20, 20), noise(3, 20, 20, seed=1)
+    sheet = telling_pairs(real, made, ["7 at +4", "7 at +16", "123456 at +32"], upscale=3)
+    for kind in (real, made):
+        for crop in kind:
+            large = crop.repeat(3, 0).repeat(3, 1)
+            windows = np.lib.stride_tricks.sliding_window_view(sheet[..., 0], (1, 60))[:, :, 0]
+            assert any(
+                np.array_equal(sheet[y : y + 60, x : x + 60], large)
+                for y, x in np.argwhere((windows == large[0, :, 0]).all(-1))
+            )
+
+
 def test_a_video_shows_its_frames_in_their_colours_and_has_the_same_bytes_again(tmp_path: Path) -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 102, 230)]
     frames = np.stack([np.full((34, 50, 3), colour, np.uint8) for colour in colours])
@@ -207,8 +222,9 @@ def test_a_video_shows_its_frames_in_their_colours_and_has_the_same_bytes_again(
 
 def rollouts() -> Rollouts:
     return Rollouts(
-        truth=noise(2, 10, 16, 16), reconstructed=noise(2, 10, 16, 16, seed=1), generated=noise(2, 10, 16, 16, seed=2),
-        other_actions=noise(2, 10, 16, 16, seed=3), actions=np.arange(20).reshape(2, 10) % 4, seeds=np.array([3, 5]),
+        truth=noise(2, 10, 16, 16), reconstructed=noise(2, 10, 16, 16, seed=1),
+        samples=noise(2, 4, 10, 16, 16, seed=2), contexts=np.array([1]), other_actions=noise(1, 10, 16, 16, seed=3),
+        actions=np.arange(20).reshape(2, 10) % 4, seeds=np.array([3, 5]),
         context=4, alive=np.arange(10) < np.array([[10], [7]]), finite=np.ones(2, bool),
     )  # fmt: skip
 
@@ -224,20 +240,21 @@ METRICS = {
 def write(
     folder: Path, metrics: dict[str, object] = METRICS, env_id: str = "LunarLander-v3", tick=lambda: None
 ) -> None:
-    futures = Futures(
-        samples=noise(1, 4, 10, 16, 16, seed=4), sample_actions=np.zeros((1, 10), int),
-        by_action=noise(1, 2, 10, 16, 16, seed=5), names=["none", "main"],
-    )  # fmt: skip
+    futures = Futures(by_action=noise(1, 2, 10, 16, 16, seed=5), names=["none", "main"])
     dreams = Dreams([], np.zeros(1), np.ones(1, bool), noise(30, 16, 16, seed=7), np.arange(30) % 4)
     tables, figures = {"horizons": "horizon,psnr\n1,30\n"}, {"horizons": Figure()}
-    found = Evaluation(metrics, {}, rollouts(), futures, dreams, None, tables, figures)
+    verdict = Verdict(
+        Estimate(np.asarray(0.8), np.asarray(0.7), np.asarray(0.9)),
+        Pairs(noise(3, 20, 20), noise(3, 20, 20, seed=8), np.array([0, 0, 1]), np.array([4, 5, 4])), np.array([1.0, 3.0, 2.0]),
+    )  # fmt: skip
+    found = Evaluation(metrics, {}, rollouts(), futures, dreams, None, verdict, tables, figures)
     write_results(
         folder / "renders", folder / "report", found, {"env_id": env_id}, videos=2, upscale=2, frames_per_second=25,
         env_id=env_id, spec=LANDER, tick=tick,
     )  # fmt: skip
 
 
-PICTURES = {"contact_sheet.png", "comparison.png"}
+PICTURES = {"contact_sheet.png", "comparison.png", "told_apart.png"}
 VIDEOS = {"rollout_000003.mp4", "rollout_000005.mp4", "by_action.mp4", "samples.mp4", "dream.mp4"}
 
 
@@ -379,7 +396,10 @@ def test_the_stage_says_in_one_line_that_ffmpeg_failed(
     assert len(errors) == 1
     assert errors[0].startswith("oniris: error: ffmpeg could not write rollout_")
     assert "Traceback" not in result.output
-    assert set(tree(pipeline / "renders")) >= PICTURES
+    assert set(tree(pipeline / "renders")) >= {
+        "contact_sheet.png",
+        "comparison.png",
+    }  # one episode: nothing to tell apart
     assert (pipeline / "reports/render/index.html").is_file()
 
 

@@ -151,11 +151,13 @@ def evaluation(state: int) -> Evaluation:
         np.zeros((1, 8), np.int64),
         np.ones(1, bool),
     )
-    rollouts = Rollouts(frames, frames, frames, frames, actions, np.zeros(1, np.int64), 4, np.ones((1, 8), bool), one)
-    futures = Futures(frames[None], actions, frames[None], ["0"])
+    rollouts = Rollouts(
+        frames, frames, frames[None], np.array([0]), frames, actions, np.zeros(1, np.int64), 4, np.ones((1, 8), bool), one
+    )  # fmt: skip
+    futures = Futures(frames[None], ["0"])
     dreams = Dreams([], np.zeros(1), one, frames[0], actions[0])
     figures = {"horizons": Figure(figsize=(0.1, 0.1))}  # drawing takes long and is no file operation
-    return Evaluation({"x": state}, {}, rollouts, futures, dreams, None, {"horizons": f"{state}\n"}, figures)
+    return Evaluation({"x": state}, {}, rollouts, futures, dreams, None, None, {"horizons": f"{state}\n"}, figures)
 
 
 class RenderReport(Report):

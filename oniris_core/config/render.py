@@ -12,12 +12,18 @@ class RenderParams(Params):
     context_latents: Positive = Field(description="true latent frames each rollout starts from")
     horizon: Positive = Field(description="frames to generate, a multiple of the time compression")
     batch: Positive = Field(description="rollouts generated side by side; only speed depends on it")
-    samples: int = Field(ge=2, description="continuations of one context with different noise, for diversity")
-    sample_contexts: Positive = Field(description="contexts continued so, and under each constant action")
+    samples: int = Field(
+        ge=2, description="continuations of every context with different noise; the simulator's are as many"
+    )
+    action_contexts: Positive = Field(
+        description="contexts also continued under other actions: each constant one, and those of another episode"
+    )
     dreams: Positive = Field(description="long rollouts, for drift")
     dream_frames: Positive = Field(description="frames of each")
-    action_probes: Positive = Field(description="networks that read actions off frames; their answers are averaged")
-    probe_steps: Positive = Field(description="training steps of each network that reads actions or states off frames")
+    probes: Positive = Field(
+        description="networks that read actions off frames, or tell generated frames from true ones; their answers are averaged"
+    )
+    probe_steps: Positive = Field(description="training steps of each network that reads or tells something off frames")
     resamples: Positive = Field(description="resamples of the episodes, for the 95 % intervals")
     import_code: bool = Field(
         description="allow replay of environments, and wrappers, whose code is not Gymnasium's (see collect)"

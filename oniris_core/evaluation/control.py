@@ -48,19 +48,29 @@ def measure_control(
         **({"other_actions": rollouts.other_actions} if K > 1 else {}),
     }  # fmt: skip
     answers = {name: ask(probe, video, context, c) for name, video in videos.items()}
+    rows = {name: rollouts.contexts if name == "other_actions" else np.arange(K) for name in videos}  # their episodes
     asked = alive.ravel() & steady & answers["truth"].readable
     if not asked.any():
         return None, "no group of the evaluation set has an answer that can be read off the truth"
     sizes = choices(probe.spec)
     mean = wanted[asked].mean(0)
 
-    def score(answer: Answers) -> Estimate:
+    def score(answer: Answers, of: np.ndarray) -> Estimate:
         """Of groups whose object was lost nothing is known: they count as wrong, or as the mean."""
+
+        def mine(values: np.ndarray) -> np.ndarray:
+            return values.reshape(K, -1, *values.shape[1:])[of].reshape(-1, *values.shape[1:])
+
+        def by_episode(values: np.ndarray) -> np.ndarray:
+            total = np.zeros(K)
+            total[of] = (values * mine(asked)).reshape(len(of), -1).sum(1)
+            return total
+
         if sizes:
-            right = ((chosen(probe.spec, answer.outputs) == wanted).mean(1) * answer.readable * asked).reshape(K, -1)
-            return bootstrap.ratio(right.sum(1), asked.reshape(K, -1).sum(1).astype(float))
+            right = (chosen(probe.spec, answer.outputs) == mine(wanted)).mean(1) * answer.readable
+            return bootstrap.ratio(by_episode(right), by_episode(np.ones(len(right))))
         told = np.where(answer.readable[:, None], answer.outputs, mean)
-        error, variance = ((np.square(values - wanted).sum(1) * asked).reshape(K, -1).sum(1) for values in (told, mean))
+        error, variance = (by_episode(np.square(values - mine(wanted)).sum(1)) for values in (told, mean))
         found = bootstrap.ratio(error, variance)
         return Estimate(1 - found.value, 1 - found.high, 1 - found.low)
 
@@ -71,14 +81,14 @@ def measure_control(
         confusion = np.zeros((sizes[0], sizes[0] + 1), np.int64)
         np.add.at(confusion, (wanted[asked, 0], said[asked]), 1)
     commonest = [np.bincount(part).max() / asked.sum() for part in wanted[asked].T] if sizes else [0.0]
-    scores = {name: score(answer) for name, answer in answers.items()}
+    scores = {name: score(answer, rows[name]) for name, answer in answers.items()}
     own, blind = float(scores["truth"].value), float(np.mean(commonest))
     if not own > blind:
         return None, (
             f"the action probe itself reads {own:.2f} off the true frames, no more than the {blind:.2f} of always giving "
             "the same answer: raise render.probe_steps or collect more"
         )
-    features = {name: answer.features[answer.readable & alive.ravel()] for name, answer in answers.items()}
+    features = {name: answer.features[answer.readable & alive[rows[name]].ravel()] for name, answer in answers.items()}
     return Control(
         "action_accuracy" if sizes else "action_r2", scores, blind, confusion, features, _names(probe.spec)
     ), None

@@ -40,21 +40,20 @@ from oniris_core.evaluation.replays import Progress, Replays, held, replay_all
 from oniris_core.evaluation.rollouts import Dreamer, Rollouts, roll_out
 from oniris_core.evaluation.simulator import Simulator
 from oniris_core.evaluation.states.reader import StateReader
+from oniris_core.evaluation.told_apart import Verdict, measure_told_apart
 
 SPREAD_HORIZONS = (4, 16, 32)
 
 
 @dataclass(frozen=True)
 class Futures:
-    """Other futures of the same contexts.
+    """Contexts under constant actions.
 
     Attributes:
-        samples: uint8 [N, S, T, H, W, 3], under the recorded actions `sample_actions` [N, T, ...], with different noise.
-        by_action: uint8 [N, A, T, H, W, 3], under constant actions of these `names`.
+        by_action: uint8 [N, A, T, H, W, 3], of some contexts, with the noise of their first samples.
+        names: [A], of the actions.
     """
 
-    samples: np.ndarray
-    sample_actions: np.ndarray
     by_action: np.ndarray
     names: list[str]
 
@@ -68,6 +67,7 @@ class Evaluation:
         left_out: what was not measured, and why.
         rollouts, futures, dreams: what pictures are made of.
         curves: by horizon.
+        verdict: what tells generated crops from true ones; None where there is nothing to tell apart.
         tables: CSV by name, figures by name.
     """
 
@@ -77,15 +77,24 @@ class Evaluation:
     futures: Futures
     dreams: Dreams
     curves: Curves
+    verdict: Verdict | None
     tables: dict[str, str]
     figures: dict[str, Figure]
 
 
 def headline(metrics: dict[str, float | int]) -> str:
     """The few measures a person asks for first, those that there are, with their intervals."""
-    names = [f"rollout/{measure}@{h}" for h in (8, 16) for measure in ("skill", "position_px", "found", "psnr")]
+    measures = ("skill", "spread_over_error", "position_px", "found", "psnr")
+    names = [f"rollout/{measure}@{h}" for h in (8, 16) for measure in measures]
     said = []
-    for name in (*names, "control/action_accuracy", "control/action_r2", "diversity/ratio@16", "drift/finite"):
+    for name in (
+        *names,
+        "told_apart/accuracy",
+        "control/action_accuracy",
+        "control/action_r2",
+        "diversity/ratio@16",
+        "drift/finite",
+    ):
         if name in metrics:
             low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
             said.append(
@@ -94,24 +103,14 @@ def headline(metrics: dict[str, float | int]) -> str:
     return ", ".join(said)
 
 
-def make_futures(dreamer: Dreamer, chosen: EvaluationSet, contexts: np.ndarray, samples: int) -> Futures:
-    """Continue contexts with different noise, and under constant actions with the same noise."""
+def make_futures(dreamer: Dreamer, chosen: EvaluationSet, contexts: np.ndarray) -> Futures:
+    """Continue contexts [N] under each constant action."""
     names, constants = zip(*constant_actions(dreamer.latents.action_spec).items(), strict=True)
-    context, N = chosen.context, len(contexts)
-    jobs = [(k, chosen.actions[k], s) for k in contexts for s in range(samples)]
-    jobs += [(k, held(chosen, k, action), 0) for k in contexts for action in constants]
-    actions = np.stack([a for _, a, _ in jobs])
-    (frames,), _ = dreamer.continue_(
-        chosen.episodes[[k for k, _, _ in jobs]],
-        [dreamer.noise_seed(chosen.seeds[k], s) for k, _, s in jobs],
-        actions[:, :context],
-        [actions[:, context:]],
-    )
-    first, rest = np.split(frames, [N * samples])
-    shape = frames.shape[1:]
-    return Futures(
-        first.reshape(N, samples, *shape), chosen.actions[contexts], rest.reshape(N, len(constants), *shape), list(names)
-    )  # fmt: skip
+    jobs = [(k, held(chosen, k, action)) for k in contexts for action in constants]
+    actions, of = np.stack([a for _, a in jobs]), [k for k, _ in jobs]
+    future = actions[:, chosen.context :], [dreamer.noise_seed(seed) for seed in chosen.seeds[of]]
+    (frames,), _ = dreamer.continue_(chosen.episodes[of], actions[:, : chosen.context], [future])
+    return Futures(frames.reshape(len(contexts), len(constants), *frames.shape[1:]), list(names))
 
 
 def dream_actions(store: EpisodeStore, count: int, frames: int, c: int, seed: int) -> np.ndarray:
@@ -151,7 +150,7 @@ def evaluate(
     c, T = chosen.c, chosen.truth.shape[1]
     horizon = T - chosen.context
     longest_first = np.argsort(-chosen.groups, kind="stable")
-    contexts = np.sort(longest_first[: params.sample_contexts])
+    contexts = np.sort(longest_first[: params.action_contexts])
     constants = list(constant_actions(store.action_spec).values())
     left_out: dict[str, str] = {}
 
@@ -167,16 +166,16 @@ def evaluate(
         left_out["control"] = "no group of the training episodes has an answer that can be read"
 
     frames_of_dreams = -(-params.dream_frames // c) * c
-    rolled = 2 * len(chosen.seeds) + len(contexts) * (params.samples + len(constants))
+    rolled = len(chosen.seeds) * params.samples + len(contexts) * (1 + len(constants))
     with progress("render: latent frames", rolled * (horizon // c) + params.dreams * frames_of_dreams // c) as meter:
         bind(meter)
-        rollouts = roll_out(dreamer, chosen)
-        futures = make_futures(dreamer, chosen, contexts, params.samples)
+        rollouts = roll_out(dreamer, chosen, params.samples, contexts)
+        futures = make_futures(dreamer, chosen, contexts)
         future = dream_actions(store, params.dreams, frames_of_dreams, c, seed)
         dreams = measure_dreams(dreamer, chosen, future, reader, probe)
 
     bootstrap = Bootstrap(len(chosen.seeds), params.resamples, seed)
-    curves = measure(rollouts, replays.floor if replays else None, reader, learned, bootstrap)
+    curves = measure(rollouts, replays.redrawn if replays else None, reader, learned, bootstrap)
     left_out |= curves.left_out
     metrics = {**flat_metrics(curves), **position_in_group(rollouts, c)}
     metrics["rollout/finite"] = round(float(rollouts.finite.mean()), 4)
@@ -186,17 +185,27 @@ def evaluate(
         left_out["control"] = reason
     if control is not None:
         metrics |= {**control_metrics(control), **_frechet(control)}
+    simulated = None
+    if replays is not None:
+        simulated = dreamer.through_vae(replays.redrawn[:, 0]), dreamer.through_vae(replays.redrawn[:, 1])
+    told, reasons, verdict = measure_told_apart(
+        rollouts, simulated, reader, c, bootstrap,
+        # Half as many steps as for actions: there are fewer crops to learn from.
+        probes=params.probes, steps=-(-params.probe_steps // 2), seed=seed, device=dreamer.device, progress=progress, stop=stop,
+    )  # fmt: skip
+    metrics |= told
+    left_out |= reasons
     of_dreams = Bootstrap(params.dreams, params.resamples, seed)
     metrics |= drift_metrics(dreams, control, of_dreams)
 
     at = [h for h in SPREAD_HORIZONS if h <= horizon]
-    of_contexts = Bootstrap(len(contexts), params.resamples, seed)
-    for name, ours, theirs in (
-        ("diversity", futures.samples, replays.samples if replays else None),
-        ("separation", futures.by_action, replays.by_action if replays else None),
+    for name, ours, theirs, alive in (
+        ("diversity", rollouts.samples, replays.redrawn if replays else None, chosen.alive),
+        ("separation", futures.by_action, replays.by_action if replays else None, None),
     ):
-        known = None if theirs is None else spread(theirs, reader)
-        found, reasons = compare_spread(name, spread(ours, reader), known, chosen.context, at, of_contexts)
+        known = None if theirs is None else spread(theirs, reader, alive)
+        of_contexts = Bootstrap(len(ours), params.resamples, seed)
+        found, reasons = compare_spread(name, spread(ours, reader, alive), known, chosen.context, at, of_contexts)
         metrics |= found
         left_out |= reasons
 
@@ -211,7 +220,7 @@ def evaluate(
         "drift": drift_figure(dreams, control, of_dreams),
         "confusion": confusion_figure(confusion, names),
     }
-    return Evaluation(metrics, left_out, rollouts, futures, dreams, curves, tables, figures)
+    return Evaluation(metrics, left_out, rollouts, futures, dreams, curves, verdict, tables, figures)
 
 
 def _learn(
@@ -220,14 +229,14 @@ def _learn(
 ) -> tuple[ActionProbe | None, list[LearnedQuantity]]:  # fmt: skip
     """The action probe, and readers of what has to be learned from recorded states."""
     to_learn = [q for q in reader.quantities if q.read is None] if reader is not None and states.shape[1] else []
-    with progress("render: steps of the probes", (params.action_probes + len(to_learn)) * params.probe_steps) as meter:
+    with progress("render: steps of the probes", (params.probes + len(to_learn)) * params.probe_steps) as meter:
 
         def tick() -> None:
             stop.raise_if_set()
             meter.advance()
 
         probe = train_probe(
-            store, reader, c, probes=params.action_probes, steps=params.probe_steps, seed=seed, device=dreamer.device,
+            store, reader, c, probes=params.probes, steps=params.probe_steps, seed=seed, device=dreamer.device,
             tick=tick,
         )  # fmt: skip
         learned = [

@@ -50,17 +50,24 @@ class Spread:
     values: np.ndarray
 
 
-def spread(futures_NST: np.ndarray, reader: StateReader | None) -> Spread:
-    """Spread of futures uint8 [N, S, T, H, W, 3]. The mean square distance of two is twice the variance."""
+def spread(futures_NST: np.ndarray, reader: StateReader | None, alive: np.ndarray | None = None) -> Spread:
+    """Spread of futures uint8 [N, S, T, H, W, 3]. The mean square distance of two is twice the variance.
+
+    Args:
+        futures_NST: the futures.
+        reader: of the frames.
+        alive: bool [N, T], where they count; None: everywhere.
+    """
+    where = np.True_ if alive is None else alive
     if reader is None:
         values = [np.sqrt(2 * x.astype(np.float32).var(0, ddof=1).mean((1, 2, 3))) for x in futures_NST]
-        return Spread("grey", np.stack(values))
-    position = reader.position(futures_NST)  # [N, S, T, 2]
+        return Spread("grey", np.where(where, np.stack(values), np.nan))
+    position = np.stack([reader.position(futures) for futures in futures_NST])  # [N, S, T, 2]
     seen = np.isfinite(position[..., :1])
     count = seen.sum(1)
     mean = np.where(seen, position, 0).sum(1) / np.maximum(count, 1)
     square = np.where(seen, np.square(position - mean[:, None]), 0).sum((1, 3)) / np.maximum(count[..., 0] - 1, 1)
-    return Spread("px", np.where(count[..., 0] > 1, np.sqrt(2 * square), np.nan))
+    return Spread("px", np.where((count[..., 0] > 1) & where, np.sqrt(2 * square), np.nan))
 
 
 def compare_spread(

@@ -1,6 +1,6 @@
 """Error by horizon: how far a free rollout stays with the true simulator, beside what needs no model.
 
-A horizon is a number of frames after the last frame of the context. Axes: K episodes, H horizons.
+A horizon is a number of frames after the last frame of the context. Axes: K episodes, S samples, H horizons.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,21 @@ from matplotlib.figure import Figure
 
 from oniris_core.evaluation.intervals import Bootstrap, Estimate, add
 from oniris_core.evaluation.metrics import crop_psnr, psnr, ssim
+from oniris_core.evaluation.readings import (
+    Candidates,
+    Reading,
+    read_feature,
+    read_positions,
+    read_quantity,
+    skill,
+)
 from oniris_core.evaluation.reconstruction import by_position
 from oniris_core.evaluation.rollouts import Rollouts
 from oniris_core.evaluation.states.reader import Quantity, StateReader, still_iou
 
 HORIZONS = (4, 8, 16, 24, 32)
-NO_MODEL = ("other_episode", "copy_last", "constant_velocity")
-NO_FLOOR = "there is no floor to compare with"
+NO_SIMULATOR = "there is no simulator to compare with"
+NO_READER = "the environment has no state reader, and so no position that could go on at constant velocity"
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class LearnedQuantity:
 
     Attributes:
         quantity: with a `read`.
-        own_error: its mean error on true frames it was not trained on, in the quantity's unit.
+        own_error: its mean error on true frames it was not trained on, in the quantity's unit; infinite if there are none.
     """
 
     quantity: Quantity
@@ -39,10 +47,11 @@ class Curves:
 
     Attributes:
         by_measure: what was measured; `psnr`, `ssim` (at HORIZONS only), `crop_psnr`, and where the frames can be read
-            `position_px`, `found`, other quantities and `still_iou`. A frame without the object where there should be
-            one counts as the mean error there of the worst of what needs no model, above all of another episode: deleting
-            it does not pay.
-        skill: 1 - (error - floor) / (error of constant velocity - floor) of the positions; None without floor.
+            `position_px`, `found`, other quantities and `still_iou`, of the first sample. Of all samples `energy_px` and
+            the like, fair energy scores, and `spread_over_error`; where the frames cannot be read those of a fixed
+            feature, `energy_grey`. What a frame does not show where it should is charged for, see `Reading.errors`. The
+            candidate `reader` is the own error of a network that reads the quantity.
+        skill: of the energy scores of the position, see `readings.skill`; None without simulator or reader.
         alive: int [H], episodes that still go on.
         left_out: what was not measured, and why.
     """
@@ -53,148 +62,127 @@ class Curves:
     left_out: dict[str, str]
 
 
-def candidates(rollouts: Rollouts, floor: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The futures [K, H, ...] that are compared with the truth; `floor` [K, T, ...] is the simulator with other noise."""
-    context = rollouts.context
+def candidates(rollouts: Rollouts, redrawn: np.ndarray | None) -> Candidates:
+    """The futures that are compared with the truth; `redrawn` [K, S, T, ...] is the simulator with other noise."""
+    context, alive = rollouts.context, rollouts.alive[:, rollouts.context :]
     truth = rollouts.truth[:, context:]
     found = {
-        "rollout": rollouts.generated[:, context:],
-        "vae": rollouts.reconstructed[:, context:],
-        "copy_last": np.broadcast_to(rollouts.truth[:, context - 1 : context], truth.shape),
+        "rollout": rollouts.samples[:, :, context:].swapaxes(0, 1),
+        "vae": rollouts.reconstructed[None, :, context:],
+        "copy_last": np.broadcast_to(rollouts.truth[None, :, context - 1 : context], (1, *truth.shape)),
     }
-    if floor is not None:
-        found["floor"] = floor[:, context:]
+    valid = dict.fromkeys(found, alive)
+    if redrawn is not None:
+        found["floor"], valid["floor"] = redrawn[:, :, context:].swapaxes(0, 1), alive
     if len(truth) > 1:  # a single episode has no other
-        found["other_actions"] = rollouts.other_actions[:, context:]
-        found["other_episode"] = np.roll(truth, -1, axis=0)
-    return found
+        found["other_actions"] = np.zeros((1, *truth.shape), np.uint8)
+        found["other_actions"][0, rollouts.contexts] = rollouts.other_actions[:, context:]
+        continued = np.isin(np.arange(len(truth)), rollouts.contexts)
+        found["other_episode"] = np.roll(truth, -1, axis=0)[None]
+        valid |= {"other_actions": alive & continued[:, None], "other_episode": alive & np.roll(alive, -1, axis=0)}
+    return Candidates(truth, found, valid)
 
 
 def measure(
     rollouts: Rollouts,
-    floor: np.ndarray | None,
+    redrawn: np.ndarray | None,
     reader: StateReader | None,
     learned: list[LearnedQuantity],
     bootstrap: Bootstrap,
 ) -> Curves:
-    """Compare the generated frames and the baselines with the truth."""
-    context, alive = rollouts.context, rollouts.alive[:, rollouts.context :]
-    truth, compared = rollouts.truth[:, context:], candidates(rollouts, floor)
-    valid = {name: alive & np.roll(alive, -1, axis=0) if name == "other_episode" else alive for name in compared}
-    at = np.array([h - 1 for h in HORIZONS if h <= truth.shape[1]], dtype=int)
-    values: dict[str, dict[str, np.ndarray]] = {"psnr": {}, "ssim": {}, "crop_psnr": {}}
-    backgrounds = [
-        np.median(t[on], axis=0).astype(np.uint8) for t, on in zip(rollouts.truth, rollouts.alive, strict=True)
-    ]
-    for name, frames in compared.items():
-        pairs = list(zip(truth, frames, strict=True))
-        values["psnr"][name] = np.stack([psnr(t, f) for t, f in pairs])
-        values["ssim"][name] = np.full(alive.shape, np.nan)
-        values["ssim"][name][:, at] = np.stack([ssim(t[at], f[at]) for t, f in pairs]) if len(at) else 0
-        values["crop_psnr"][name] = np.stack([crop_psnr(t, f, b) for (t, f), b in zip(pairs, backgrounds, strict=True)])
-    skill, left_out = None, dict[str, str]()
-    if reader is not None:
-        errors, found, present = _position_errors(rollouts, compared, valid, reader)
-        values["position_px"], values["found"] = errors, found
-        skill, left_out = _skill(errors, bootstrap)
-        quantities = [q for q in reader.quantities if q.read is not None] + [known.quantity for known in learned]
-        for quantity in quantities:
-            values[quantity.metric] = _quantity_errors(quantity, truth, compared, present)
-        if reader.still is not None:
-            lasts = rollouts.truth[:, context - 1]
-            values["still_iou"] = {
-                name: np.stack([still_iou(reader, *pair) for pair in zip(lasts, frames, strict=True)])
-                for name, frames in compared.items()
+    """Compare the generated frames and the baselines with the truth.
+
+    Args:
+        rollouts: what was generated.
+        redrawn: uint8 [K, S, T, H, W, 3], the simulator with its noise drawn anew, S times; None without a simulator.
+        reader: of the frames.
+        learned: readers of what no formula reads.
+        bootstrap: of the intervals.
+    """
+    alive = rollouts.alive[:, rollouts.context :]
+    compared = candidates(rollouts, redrawn)
+    values = _picture_errors(rollouts, compared, reader)
+    of_samples: dict[str, dict[str, Estimate]] = {}
+    found_skill, left_out = None, {} if reader else {"rollout/skill": NO_READER}
+    for reading in _readings(rollouts, compared, reader, learned):
+        name = reading.name
+        if not reading.present.any():
+            left_out[f"rollout/energy_{name}"] = "the state reader finds nothing in any true frame after the context"
+        errors, _ = reading.errors()
+        energies = reading.energies()
+        values[f"energy_{name}"] = energies
+        end = "" if name in ("px", "grey") else f"_{name.rpartition('_')[0]}"
+        of_samples[f"spread_over_error{end}"] = reading.spread_over_error(bootstrap)
+        left_out |= _undefined(f"rollout/spread_over_error{end}", of_samples[f"spread_over_error{end}"]["rollout"], (
+            "the mean of the samples does not err, or no frame is shown by two of them"))  # fmt: skip
+        if name == "px":
+            values["position_px"] = errors
+            values["found"] = {
+                n: np.where(reading.present, np.isfinite(s[0, ..., 0]), np.nan) for n, s in reading.samples.items()
             }
+            if redrawn is None:
+                left_out["rollout/skill"] = NO_SIMULATOR
+            else:
+                found_skill = skill(energies, bootstrap)
+                left_out |= _undefined("rollout/skill", found_skill, (
+                    "constant velocity is no worse than the simulator, or no frame has all of object, simulator and velocity"
+                ))  # fmt: skip
+        elif name != "grey":
+            values[name] = errors
     curves = {
         measure_name: {
-            name: bootstrap.mean(np.where(valid.get(name, alive), v, np.nan)) for name, v in by_candidate.items()
+            name: bootstrap.mean(np.where(compared.valid.get(name, alive), v, np.nan))
+            for name, v in by_candidate.items()
         }
         for measure_name, by_candidate in values.items()
     }
     for known in learned:
-        left_out |= _refuse(known, curves[known.quantity.metric])
-    return Curves(curves, skill, alive.sum(0), left_out)
+        own = np.full(alive.shape[1], known.own_error if np.isfinite(known.own_error) else np.nan)
+        curves[known.quantity.metric]["reader"] = Estimate(own, own, own)
+    return Curves({**curves, **of_samples}, found_skill, alive.sum(0), left_out)
 
 
-def _position_errors(
-    rollouts: Rollouts, compared: dict[str, np.ndarray], valid: dict[str, np.ndarray], reader: StateReader
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
-    """Errors and found (0 or 1), [K, H] each, NaN where the truth shows no object; and where it does."""
-    context = rollouts.context
-    before, there = np.split(reader.locate(rollouts.truth), [context], axis=1)
-    present = np.isfinite(there[..., 0]) & rollouts.alive[:, context:]
-    errors = {name: np.linalg.norm(reader.locate(frames) - there, axis=-1) for name, frames in compared.items()}
-    found = {name: np.where(present, np.isfinite(error), np.nan) for name, error in errors.items()}
-    errors["constant_velocity"] = np.linalg.norm(_constant_velocity(before, there.shape[1]) - there, axis=-1)
-    lost = np.fmax.reduce(
-        [_mean(errors[name], present & valid.get(name, present)) for name in NO_MODEL if name in errors]
-    )
-    charged = {
-        n: error if n == "constant_velocity" else np.where(np.isfinite(error), error, lost)
-        for n, error in errors.items()
-    }
-    return {name: np.where(present, error, np.nan) for name, error in charged.items()}, found, present
+def _picture_errors(
+    rollouts: Rollouts, compared: Candidates, reader: StateReader | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """What whole pictures say, [K, H] by measure and candidate, of first samples; NaN where it is not compared."""
+    truth, context = compared.truth, rollouts.context
+    at = np.array([h - 1 for h in HORIZONS if h <= truth.shape[1]], dtype=int)
+    backgrounds = [
+        np.median(t[on], axis=0).astype(np.uint8) for t, on in zip(rollouts.truth, rollouts.alive, strict=True)
+    ]
+    values: dict[str, dict[str, np.ndarray]] = {"psnr": {}, "ssim": {}, "crop_psnr": {}}
+    if reader is not None and reader.still is not None:
+        values["still_iou"] = {}
+    for name, videos in compared.videos.items():
+        for found in values.values():
+            found[name] = np.full(truth.shape[:2], np.nan)
+        for k in np.flatnonzero(compared.valid[name].any(1)):
+            t, f = truth[k], videos[0, k]
+            values["psnr"][name][k] = psnr(t, f)
+            values["ssim"][name][k, at] = ssim(t[at], f[at]) if len(at) else 0
+            values["crop_psnr"][name][k] = crop_psnr(t, f, backgrounds[k])
+            if reader is not None and reader.still is not None:
+                values["still_iou"][name][k] = still_iou(reader, rollouts.truth[k, context - 1], f)
+    return values
 
 
-def _mean(values_KH: np.ndarray, where_KH: np.ndarray) -> np.ndarray:
-    there = np.isfinite(values_KH) & where_KH
-    return np.where(there.any(0), np.where(there, values_KH, 0).sum(0) / np.maximum(there.sum(0), 1), np.nan)
+def _readings(
+    rollouts: Rollouts, compared: Candidates, reader: StateReader | None, learned: list[LearnedQuantity]
+) -> list[Reading]:
+    context, alive = rollouts.context, rollouts.alive[:, rollouts.context :]
+    if reader is None:
+        return [read_feature(compared, alive)]
+    quantities = [q for q in reader.quantities if q.read is not None] + [known.quantity for known in learned]
+    position = read_positions(reader, compared, rollouts.truth[:, :context], alive)
+    return [position, *(read_quantity(quantity, compared, position) for quantity in quantities)]
 
 
-def _constant_velocity(before_KT2: np.ndarray, horizon: int, over: int = 2) -> np.ndarray:
-    """Positions [K, H, 2] if the last two seen of the context, `over` frames apart, went on like that; NaN if not seen."""
-    over = min(over, before_KT2.shape[1] - 1)
-    last = before_KT2[:, -1]
-    velocity = (last - before_KT2[:, -1 - over]) / max(over, 1)
-    return last[:, None] + velocity[:, None] * np.arange(1, horizon + 1)[:, None]
-
-
-def _skill(errors: dict[str, np.ndarray], bootstrap: Bootstrap) -> tuple[Estimate | None, dict[str, str]]:
-    if "floor" not in errors:
-        return None, {"rollout/skill": NO_FLOOR}
-    names = ("rollout", "floor", "constant_velocity")
-    there = np.isfinite([errors[name] for name in names]).all(0)  # the same frames for all three
-    (err, err_R), (floor, floor_R), (cv, cv_R) = (bootstrap.sums(np.where(there, errors[name], 0)) for name in names)
-
-    def ratio(err: np.ndarray, floor: np.ndarray, cv: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(cv > floor, 1 - (err - floor) / (cv - floor), np.nan)
-
-    skill = bootstrap.estimate(ratio(err, floor, cv), ratio(err_R, floor_R, cv_R))
-    left_out = {
-        f"rollout/skill@{h}": "constant velocity is no worse than the floor, or no frame has all of object, floor and velocity"
-        for h in HORIZONS
-        if h <= len(skill.value) and not np.isfinite(skill.value[h - 1])
-    }
-    return skill, left_out
-
-
-def _quantity_errors(
-    quantity: Quantity, truth: np.ndarray, compared: dict[str, np.ndarray], present: np.ndarray
-) -> dict[str, np.ndarray]:
-    assert quantity.read is not None
-    true = quantity.read(truth)
+def _undefined(name: str, found: Estimate, reason: str) -> dict[str, str]:
+    """What to say of the horizons at which there is no value."""
     return {
-        name: np.where(present, quantity.distance(quantity.read(frames), true), np.nan)
-        for name, frames in compared.items()
-    }
-
-
-def _refuse(known: LearnedQuantity, curves: dict[str, Estimate]) -> dict[str, str]:
-    """Take out the horizons at which the reader errs more than the simulator itself; say so."""
-    left_out = {}
-    floor = curves["floor"].value if "floor" in curves else np.full_like(next(iter(curves.values())).value, np.nan)
-    too_coarse = ~(known.own_error <= floor)
-    for name in curves:
-        curves[name] = Estimate(*(np.where(too_coarse, np.nan, part) for part in vars(curves[name]).values()))
-    for h in HORIZONS:
-        if h <= len(floor) and too_coarse[h - 1]:
-            limit = f"more than the floor of {floor[h - 1]:.2f}" if np.isfinite(floor[h - 1]) else NO_FLOOR
-            left_out[f"rollout/{known.quantity.metric}@{h}"] = (
-                f"the reader of {known.quantity.name} itself errs by {known.own_error:.2f} {known.quantity.unit}, {limit}"
-            )
-    return left_out
+        f"{name}@{h}": reason for h in HORIZONS if h <= len(found.value) and not np.isfinite(found.value[h - 1])
+    }  # fmt: skip
 
 
 def flat_metrics(curves: Curves) -> dict[str, float | int]:
@@ -261,8 +249,9 @@ def horizon_figure(curves: Curves) -> Figure:
             axis.fill_between(seen + 1, found.low[seen], found.high[seen], color=colour, alpha=0.2, linewidth=0)
         axis.set(title=title, xlabel="frames ahead")
         axis.grid(alpha=0.3)
+        if title == "skill" or title.startswith("spread over error"):
+            axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
     if curves.skill is not None:
-        axes[0].axhline(1, color="black", linewidth=0.8, linestyle=":")
         axes[0].axhline(0, color="black", linewidth=0.8)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)

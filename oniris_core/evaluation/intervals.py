@@ -24,6 +24,7 @@ class Bootstrap:
     """How often each resample holds each episode; the same for all measures, so that differences are paired."""
 
     def __init__(self, episodes: int, resamples: int, seed: int):
+        self.episodes = episodes
         chance = np.full(episodes, 1 / episodes)
         self._weights_RK = numpy_rng(seed, "bootstrap", episodes).multinomial(episodes, chance, resamples).astype(float)
 

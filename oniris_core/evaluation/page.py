@@ -13,11 +13,11 @@ PAGE_BYTES = 25_000_000
 """More than this, and a page is no longer opened on a phone or sent in a letter."""
 
 HEADLINES = (
-    "rollout/skill", "rollout/found", "rollout/position_px", "rollout/psnr", "control/action_accuracy", "control/action_r2",
-    "diversity/ratio", "drift/one_object", "drift/still_iou", "drift/finite",
+    "rollout/skill", "rollout/spread_over_error", "rollout/found", "rollout/position_px", "rollout/psnr", "told_apart/accuracy",
+    "control/action_accuracy", "control/action_r2", "diversity/ratio", "drift/one_object", "drift/still_iou", "drift/finite",
 )  # fmt: skip
 """What is shown before all else, of what was measured; by horizon where there is a horizon."""
-FIRST = ("skill", "found", "position", "control", "drift")
+FIRST = ("skill", "energy", "spread", "found", "position", "angle", "told_apart", "control", "drift")
 """Words of the measures whose tables and lines come first."""
 CANDIDATES = {
     "rollout": "generated",
@@ -25,12 +25,18 @@ CANDIDATES = {
     "vae": "true frames through the VAE",
     "constant_velocity": "constant velocity",
     "copy_last": "last frame repeated",
+    "reader": "error of the network that reads it, on true frames",
     "other_actions": "generated under another episode's actions",
     "other_episode": "another episode",
 }
 """What a metric's first part says, in the order of the rows; others follow as they are spelt."""
+TITLES = {
+    "skill": "skill by the energy score of the position (1: the simulator, 0: constant velocity)",
+    "spread_over_error": "spread of the samples over the error of their mean (1 is right, below it the model is too sure)",
+}
+"""Of tables whose measures' names do not say enough."""
 UNITS = {"psnr": "dB", "crop_psnr": "dB"}
-SUFFIXES = {"_px": "pixels of the simulator's screen", "_deg": "degrees"}
+SUFFIXES = {"_px": "pixels of the simulator's screen", "_deg": "degrees", "_grey": "grey levels"}
 """Units by the name of a measure and by its last letters."""
 
 
@@ -129,7 +135,8 @@ def tables(metrics: Mapping[str, Any]) -> list[Table]:
         }
         suffix = next((end for end in SUFFIXES if measure.endswith(end)), "")
         unit = UNITS.get(measure) or SUFFIXES.get(suffix)
-        title = _words(measure.removesuffix(suffix)) + (f" ({unit})" if unit else "")
+        words = _words(measure.removesuffix(suffix)).replace("energy", "fair energy score:")
+        title = TITLES.get(measure) or words + (f" ({unit})" if unit else "")
         found.append(Table(title, [f"+{horizon}" for horizon in horizons], rows))
     return found
 

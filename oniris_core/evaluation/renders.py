@@ -18,7 +18,8 @@ from oniris_core.evaluation.glyphs import ActionLegend, action_legend
 from oniris_core.evaluation.page import Exhibit, page
 from oniris_core.evaluation.pictures import long_dream, side_by_side, under_each_action, wall
 from oniris_core.evaluation.rollouts import Rollouts
-from oniris_core.evaluation.sheets import comparison, film_strip
+from oniris_core.evaluation.sheets import comparison, film_strip, telling_pairs
+from oniris_core.evaluation.told_apart import Verdict
 from oniris_core.evaluation.videos import write_video
 
 CAPTIONS = {
@@ -105,7 +106,7 @@ def make_renders(
     legend: ActionLegend | None,
     tick: Callable[[], None],
 ) -> Renders:
-    """Write contact_sheet.png, comparison.png and the videos.
+    """Write contact_sheet.png, comparison.png, told_apart.png (where there is something to tell apart) and the videos.
 
     Those are one per episode, named by its seed, one of a context continued several times over, one of it under each action,
     and a long dream.
@@ -116,6 +117,8 @@ def make_renders(
     trouble = None
     with staged_folder(out, "renders") as folder:
         pictures = _sheets(found.rollouts, count, max(upscale // 2, 1))
+        if found.verdict is not None:
+            pictures.append(_telling(found.verdict, found.rollouts.seeds))
         for picture in pictures:
             (folder / picture.name).write_bytes(picture.data)
         for name, frames, title, caption, wide in _videos(found, count, legend, upscale):
@@ -154,6 +157,24 @@ def _sheets(rollouts: Rollouts, count: int, upscale: int) -> list[Exhibit]:
     ]  # fmt: skip
 
 
+def _telling(verdict: Verdict, seeds: np.ndarray, columns: int = 12) -> Exhibit:
+    """Of each test episode the pair that gives the model away most; of these the plainest first."""
+    pairs, plainest = verdict.pairs, np.argsort(-verdict.surprise, kind="stable")
+    _, first = np.unique(pairs.episodes[plainest], return_index=True)
+    shown = plainest[np.sort(first)][:columns]
+    titles = [
+        f"{seeds[k]} at +{h}" for k, h in zip(pairs.episodes[shown], pairs.horizons[shown], strict=True)
+    ]  # fmt: skip
+    sheet = telling_pairs(pairs.real[shown], pairs.made[shown], titles, upscale=5)
+    return Exhibit(
+        "told_apart.png", _png(sheet), "What gives the model away",
+        "What moves, in frames of the same episode and time: above the true ones through the VAE, below the generated ones, "
+        "each round its own place. Of each test episode the pair that networks tell apart most surely, with its seed and the "
+        f"frames after the context. They are right about {float(verdict.accuracy.value):.2f} of all crops; 0.5 would be best",
+        wide=True,
+    )  # fmt: skip
+
+
 def _png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     iio.imwrite(buffer, picture, extension=".png")
@@ -176,16 +197,17 @@ def _videos(
             "Truth, generated frames and their difference under the recorded actions; the frame turns from blue to orange "
             "where the context ends", False,
         )  # fmt: skip
-    if len(futures.samples):
+    if len(rollouts.contexts):
+        k = rollouts.contexts[0]
         known = legend is not None and len(legend.names) == len(futures.names)
         by_action = dict(zip(legend.names if legend and known else futures.names, futures.by_action[0], strict=True))
         yield (
             "by_action.mp4", under_each_action(by_action, context, legend, upscale), "One context under each action",
             f"The same context continued under each constant action: {', '.join(by_action)}", True,
         )  # fmt: skip
-        frames = wall(futures.samples[0], context, futures.sample_actions[0], legend, upscale)
+        frames = wall(rollouts.samples[k], context, rollouts.actions[k], legend, upscale)
         yield (
-            "samples.mp4", frames, f"{len(futures.samples[0])} samples from one context",
+            "samples.mp4", frames, f"{len(rollouts.samples[k])} samples from one context",
             "The same context and actions continued with different noise", True,
         )  # fmt: skip
     if len(dreams.shown):

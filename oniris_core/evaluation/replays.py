@@ -23,13 +23,11 @@ class Replays:
     """Frames of the simulator.
 
     Attributes:
-        floor: uint8 [K, T, H, W, 3], the evaluation set with the noise drawn anew after the context.
-        samples: uint8 [N, S, T, H, W, 3], the same for a few contexts many times over.
-        by_action: uint8 [N, A, T, H, W, 3], those contexts under constant actions.
+        redrawn: uint8 [K, S, T, H, W, 3], the evaluation set with the noise drawn anew after the context, S times.
+        by_action: uint8 [N, A, T, H, W, 3], some of its contexts under constant actions.
     """
 
-    floor: np.ndarray
-    samples: np.ndarray
+    redrawn: np.ndarray
     by_action: np.ndarray
 
 
@@ -48,9 +46,7 @@ def replay_all(
         return row, int(numpy_rng(seed, "simulator", int(chosen.seeds[k]), sample).integers(2**62))
 
     futures = [
-        *(Play(int(chosen.seeds[k]), chosen.row_actions(k), noise(k, 0)) for k in range(K)),
-        *(Play(int(chosen.seeds[k]), by_row(chosen, chosen.actions[k]), noise(k, 1 + s))
-          for k in contexts for s in range(params.samples)),
+        *(Play(int(chosen.seeds[k]), chosen.row_actions(k), noise(k, s)) for k in range(K) for s in range(params.samples)),
         *(Play(int(chosen.seeds[k]), by_row(chosen, held(chosen, k, action)), noise(k, 0))
           for k in contexts for action in constants),
     ]  # fmt: skip
@@ -72,12 +68,8 @@ def replay_all(
             )
         played = simulator.play(futures, tick)
     frames = [chosen.frames_of(one) for one in played]
-    samples_end = K + len(contexts) * params.samples
-    return Replays(
-        np.stack(frames[:K]),
-        _grid(frames[K:samples_end], len(contexts)),
-        _grid(frames[samples_end:], len(contexts)),
-    )
+    redrawn = K * params.samples
+    return Replays(_grid(frames[:redrawn], K), _grid(frames[redrawn:], len(contexts)))
 
 
 def _grid(frames: list[np.ndarray], contexts: int) -> np.ndarray:

@@ -24,24 +24,33 @@ class Rollouts:
     Attributes:
         truth: uint8 [K, T, H, W, 3], as recorded; an ended episode stands still.
         reconstructed: the same through encoder and decoder: what a perfect world model would show.
-        generated: the context reconstructed, then what the world model makes of it under the recorded actions.
-        other_actions: the same context and noise under the actions of another episode: a model that obeys departs.
+        samples: uint8 [K, S, T, H, W, 3]: the context reconstructed, then what the world model makes of it under the
+            recorded actions, S times with different noise.
+        contexts: int64 [N], the episodes that were also continued under other actions.
+        other_actions: [N, T, ...]: their context and the noise of their first sample under the actions of another episode:
+            a model that obeys departs.
         actions: [K, T, ...]: the action that led to each frame.
         seeds: int64 [K]: the episodes' reset seeds.
         context: frames of context.
         alive: bool [K, T]: whether the true episode still goes on; where not, nothing is compared.
-        finite: bool [K]: whether all numbers generated were finite; what was not is black.
+        finite: bool [K]: whether all numbers generated were finite, of all samples; what was not is black.
     """
 
     truth: np.ndarray
     reconstructed: np.ndarray
-    generated: np.ndarray
+    samples: np.ndarray
+    contexts: np.ndarray
     other_actions: np.ndarray
     actions: np.ndarray
     seeds: np.ndarray
     context: int
     alive: np.ndarray
     finite: np.ndarray
+
+    @property
+    def generated(self) -> np.ndarray:
+        """The first sample of each episode [K, T, ...]."""
+        return self.samples[:, 0]
 
 
 @dataclass(frozen=True)
@@ -116,15 +125,14 @@ class Dreamer:
         return (sample << 96) + (self.seed << 32) + int(episode_seed)
 
     def continue_(
-        self, episodes: np.ndarray, seeds: list[int], context_actions: np.ndarray, futures: list[np.ndarray]
+        self, episodes: np.ndarray, context_actions: np.ndarray, futures: list[tuple[np.ndarray, list[int]]]
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Continue episodes under several futures each, in batches.
+        """Continue episodes into several futures each, in batches.
 
         Args:
             episodes: int [B], of the latent store.
-            seeds: [B], from `noise_seed`.
             context_actions: [B, context, ...], of the frames of the context.
-            futures: [B, horizon, ...] each, actions of the frames to come.
+            futures: of each the actions [B, horizon, ...] of the frames to come, and seeds [B] from `noise_seed`.
 
         Returns:
             uint8 [B, context + horizon, H, W, 3] for each future, and bool [B], whether all was finite.
@@ -135,7 +143,7 @@ class Dreamer:
             told = self.features(context_actions[part])
             start = self.start(self.context(episodes[part], told.shape[1]), told)
             ok = np.ones(len(part), bool)
-            for parts, future in zip(made, futures, strict=True):
+            for parts, (future, seeds) in zip(made, futures, strict=True):
                 frames = [start.shown]
                 for group, is_finite in self.go_on(start, self.features(future[part]), [seeds[b] for b in part]):
                     frames.append(group)
@@ -149,6 +157,14 @@ class Dreamer:
         parts: Iterable[np.ndarray] = np.array_split(episodes, -(-len(episodes) // self.batch))
         z = (torch.from_numpy(self.context(part, groups)).to(self.device) for part in parts)
         return np.concatenate([self.vae.decode(self._raw(x))[0].cpu().numpy() for x in z])
+
+    def through_vae(self, frames: np.ndarray) -> np.ndarray:
+        """Frames uint8 [K, T, H, W, 3] of episodes from their first group on, encoded as `encode` does and decoded."""
+        made = []
+        for part in np.array_split(frames, -(-len(frames) // self.batch)):
+            z, _ = self.vae.encode(torch.from_numpy(part).to(self.device))
+            made.append(self.vae.decode(z.half().float())[0].cpu().numpy())
+        return np.concatenate(made)
 
     def _raw(self, z_BGCHW: Tensor) -> Tensor:
         mean, std = (torch.from_numpy(a).to(self.device) for a in (self.latents.mean, self.latents.std))
@@ -166,13 +182,15 @@ def foreign_actions(chosen: EvaluationSet) -> np.ndarray:
     return np.concatenate([chosen.actions[:, : chosen.context], np.stack(future)], axis=1)
 
 
-def roll_out(dreamer: Dreamer, chosen: EvaluationSet) -> Rollouts:
-    """Roll out the evaluation set, under its own actions and under those of others."""
+def roll_out(dreamer: Dreamer, chosen: EvaluationSet, samples: int, contexts: np.ndarray) -> Rollouts:
+    """Roll out the evaluation set, `samples` times under its own actions; `contexts` [N] of it also under those of others."""
     context = chosen.context
-    seeds = [dreamer.noise_seed(seed) for seed in chosen.seeds]
-    futures = [chosen.actions[:, context:], foreign_actions(chosen)[:, context:]]
-    (generated, other), finite = dreamer.continue_(chosen.episodes, seeds, chosen.actions[:, :context], futures)
+    seeds = [[dreamer.noise_seed(seed, s) for seed in chosen.seeds] for s in range(samples)]
+    own = [(chosen.actions[:, context:], of_sample) for of_sample in seeds]
+    made, finite = dreamer.continue_(chosen.episodes, chosen.actions[:, :context], own)
+    foreign = [(foreign_actions(chosen)[contexts, context:], [seeds[0][k] for k in contexts])]
+    (other,), _ = dreamer.continue_(chosen.episodes[contexts], chosen.actions[contexts, :context], foreign)
     return Rollouts(
-        chosen.truth, dreamer.reconstruct(chosen.episodes, chosen.truth.shape[1] // chosen.c), generated, other,
-        chosen.actions, chosen.seeds, context, chosen.alive, finite,
+        chosen.truth, dreamer.reconstruct(chosen.episodes, chosen.truth.shape[1] // chosen.c), np.stack(made, axis=1),
+        contexts, other, chosen.actions, chosen.seeds, context, chosen.alive, finite,
     )  # fmt: skip

@@ -82,6 +82,31 @@ def _strip(frames: list[np.ndarray], numbers: list[str], name: str, colour: tupl
     return np.asarray(film)
 
 
+def telling_pairs(real: np.ndarray, made: np.ndarray, titles: list[str], upscale: int) -> np.ndarray:
+    """Pairs of crops [N, s, s, 3], the real ones above, the made ones below, each pair under its title.
+
+    Args:
+        real, made: of the same episodes and times.
+        titles: [N], a word or two.
+        upscale: each pixel is shown as this many, along height and width.
+    """
+    side, letters = real.shape[1] * upscale, 12
+    names = "true, through the VAE", "generated"
+    left = int(max(font(letters).getlength(name) for name in names)) + 16
+    pitch = max(side, int(max(font(letters).getlength(title) for title in titles))) + 4
+    top = letters + 12
+    picture = Image.new("RGB", (left + len(real) * pitch + 4, top + 2 * (side + 4) + 2), GROUND)
+    draw = ImageDraw.Draw(picture)
+    for row, (name, kind, colour) in enumerate(zip(names, (real, made), (TEXT_COLOUR, DREAM_COLOUR), strict=True)):
+        y = top + row * (side + 4)
+        draw.text((8, y + side // 2), name, colour, font(letters), anchor="lm")
+        for column, image in enumerate(kind):
+            picture.paste(Image.fromarray(image.repeat(upscale, 0).repeat(upscale, 1)), (left + column * pitch, y))
+    for column, title in enumerate(titles):
+        draw.text((left + column * pitch + side // 2, top // 2), title, FAINT_COLOUR, font(letters), anchor="mm")
+    return np.asarray(picture)
+
+
 def comparison(
     truth: np.ndarray,
     generated: np.ndarray,
