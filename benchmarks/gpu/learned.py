@@ -21,7 +21,7 @@ from oniris_core.config.reader import read_yaml
 from oniris_core.data.clips import HELD_OUT
 from oniris_core.data.episodes import open_episodes
 
-SHARES = {"train_vae": 0.24, "train": 0.5}
+SHARES = {"train_vae": 0.22, "train": 0.46}
 """Of the time of this step that the two trainings get; the rest is for start-up, encoding and the evaluation."""
 
 FIGURES = (
