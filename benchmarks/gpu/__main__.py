@@ -151,7 +151,7 @@ def _work(step: str, budget: float, out: Path, device: str, size: str, episodes:
     elif step == "fast":
         from benchmarks.gpu.fast import measure
 
-        measure(results, where, tiny, compile_too=True)
+        measure(results, where, tiny)
     else:
         from benchmarks.gpu.learned import learn
 

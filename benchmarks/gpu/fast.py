@@ -40,17 +40,18 @@ WANTED = {"gpu64": 0.25, "gpu": 0.4, "csgo": 0.4}
 """Model FLOP utilisation to reach."""
 
 
-def measure(results: Results, device: torch.device, tiny: bool, compile_too: bool) -> None:
+def measure(results: Results, device: torch.device, tiny: bool) -> None:
     """Measure all there is time for, the most wanted first."""
     rate = _matrix_rate(results, device, 256 if tiny else 8192)
     gpu64 = _preset("tiny" if tiny else "gpu64")
+    presets = ("tiny",) if tiny else ("gpu64", "gpu", "csgo")
     works: list[tuple[str, Callable[[], None]]] = [
-        ("generation", partial(_generation, results, gpu64, device, (1, 4) if tiny else (1, 64, 512))),
+        *((f"{name}, {'compiled' if compiled else 'eager'}", partial(_training, results, name, device, rate, compiled))
+          for compiled in (False, True)[: 1 + (device.type == "cuda")] for name in presets),
         ("clip lengths", partial(_clip_lengths, results, gpu64, device, (4, 8) if tiny else (8, 16, 32, 64, 128))),
-    ]
-    for name in ("tiny",) if tiny else ("gpu64", "gpu", "csgo"):
-        works.insert(len(works) - 2, (name, partial(_training, results, name, device, rate, compile_too)))
-    works.append(("long rollout", partial(_long_rollout, results, gpu64, device, 20 if tiny else 2500)))
+        ("generation", partial(_generation, results, gpu64, device, (1, 4) if tiny else (1, 64, 512))),
+        ("long rollout", partial(_long_rollout, results, gpu64, device, 20 if tiny else 2500)),
+    ]  # fmt: skip
     for name, work in works:
         if results.left < 5:
             results.add(name, "not measured: the time was up")
@@ -116,47 +117,40 @@ def _denoiser(preset: tuple[TrainParams, LatentStore], device: torch.device) -> 
     return Denoiser(denoiser_config(*preset)).to(device)
 
 
-def _training(results: Results, name: str, device: torch.device, rate: float, compile_too: bool) -> None:
-    """A step of `fit`: its share of the card's rate, where its time goes, how often it waits, eager and compiled."""
+def _training(results: Results, name: str, device: torch.device, rate: float, compiled: bool) -> None:
+    """A step of `fit`: its share of the card's rate, where its time goes, how often it waits."""
     params, store = _preset(name)
-    flops = params.batch * _flops_of_a_clip((params, store))
+    how, flops = f"{name}, {'compiled' if compiled else 'eager'}", params.batch * _flops_of_a_clip((params, store))
     steps = READ_EVERY if device.type == "cuda" else 3
-    for compiled in (False, True) if compile_too and device.type == "cuda" else (False,):
-        how = f"{name}, {'compiled' if compiled else 'eager'}"
-        if results.left < 20 and device.type == "cuda":
-            results.add(how, "not measured: the time was up")
-            continue
-        quick = params.model_copy(update={"compile": compiled, "steps": 3 * steps, "minutes": 0.0})
-        trainer = WorldTrainer(
-            quick, denoiser_config(quick, store), LatentClips(store, TRAIN, params.clip_latents, "a clip", _before(quick)),
-            0, device, None,
-        )  # fmt: skip
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        with _waits() as waits:
-            history = fit(trainer, quick, Run(how, None, Ranks(), StopRequest(), lambda _: None))
-        last = slice(2 * steps, None)
-        seconds = float(history["seconds"][last].median())
-        results.add(f"{how}: first steps", time.perf_counter() - start - 2 * steps * seconds, "s")
-        utilisation = flops / seconds / rate
-        if name in WANTED and compiled:
-            results.at_least(f"{how}: model FLOP utilisation", utilisation, WANTED[name])
-        else:
-            results.add(f"{how}: model FLOP utilisation", utilisation)
-        results.add(f"{how}: a step of {params.batch} clips of {params.clip_latents}", 1e3 * seconds, "ms")
-        results.add(f"{how}: latent frames", trainer.frames_per_step / seconds, "1/s")
-        inside = 0.0
-        for phase in PHASES:
-            part = float(history[f"seconds_{phase}"][last].median())
-            inside += part
-            results.add(f"{how}: {phase}", part / seconds, "of a step")
-        results.add(f"{how}: rest (averages, logs, gaps between launches)", max(1 - inside / seconds, 0.0), "of a step")
-        if device.type == "cuda":
-            # At the end of every READ_EVERY steps one is due.
-            results.at_most(f"{how}: waits for the card within {steps} steps", len(waits) / 3, 4)
-            results.add(f"{how}: memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
-        del trainer
+    quick = params.model_copy(update={"compile": compiled, "steps": 3 * steps, "minutes": 0.0})
+    clips = LatentClips(store, TRAIN, params.clip_latents, "a clip", _before(quick))
+    trainer = WorldTrainer(quick, denoiser_config(quick, store), clips, 0, device, None)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    with _waits() as waits:
+        history = fit(trainer, quick, Run(how, None, Ranks(), StopRequest(), lambda _: None))
+    last = slice(2 * steps, None)
+    seconds = float(history["seconds"][last].median())
+    utilisation = flops / seconds / rate
+    if name in WANTED and compiled:
+        results.at_least(f"{how}: model FLOP utilisation", utilisation, WANTED[name])
+    else:
+        results.add(f"{how}: model FLOP utilisation", utilisation)
+    results.add(f"{how}: a step of {params.batch} clips of {params.clip_latents}", 1e3 * seconds, "ms")
+    results.add(f"{how}: operations counted in a step", flops / 1e12, "TFLOP")
+    results.add(f"{how}: latent frames", trainer.frames_per_step / seconds, "1/s")
+    parts = {phase: float(history[f"seconds_{phase}"][last].median()) / seconds for phase in PHASES}
+    parts["averages, logs, gaps between launches"] = max(1 - sum(parts.values()), 0.0)
+    for phase, part in parts.items():
+        if part:
+            results.add(f"{how}: {'forward and backward, replayed' if phase == 'forward' and not parts['backward'] else phase}",
+                        part, "of a step")  # fmt: skip
+    results.add(f"{how}: before its first steps", time.perf_counter() - start - 2 * steps * seconds, "s")
+    if device.type == "cuda":
+        places = sorted({waits.count(place) and f"{Path(place).name} x {waits.count(place)}" for place in waits})
+        results.add(f"{how}: waits for the card in {3 * steps} steps, 3 times read", ", ".join(places) or "none")
+        results.add(f"{how}: memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
 
 
 def _before(params: TrainParams) -> int:
