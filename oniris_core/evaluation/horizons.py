@@ -48,9 +48,9 @@ class Curves:
     Attributes:
         by_measure: what was measured; `psnr`, `ssim` (at HORIZONS only), `crop_psnr`, and where the frames can be read
             `position_px`, `found`, other quantities and `still_iou`, of the first sample. Of all samples `energy_px` and
-            the like, fair energy scores, and `spread_over_error`; where the frames cannot be read those of a fixed
-            feature, `energy_grey`. What a frame does not show where it should is charged for, see `Reading.errors`. The
-            candidate `reader` is the own error of a network that reads the quantity.
+            the like, fair energy scores, and `spread_over_error` (of the angle `spread_over_error_angle`); where the
+            frames cannot be read those of a fixed feature, `energy_grey`. What a frame does not show where it should is
+            charged for, see `Reading.errors`. The candidate `reader` is the own error of a network that reads the quantity.
         skill: of the energy scores of the position, see `readings.skill`; None without simulator or reader.
         alive: int [H], episodes that still go on.
         left_out: what was not measured, and why.
