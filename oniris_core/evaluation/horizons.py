@@ -25,6 +25,9 @@ from oniris_core.evaluation.states.reader import Quantity, StateReader, still_io
 
 HORIZONS = (4, 8, 16, 24, 32)
 NO_SIMULATOR = "there is no simulator to compare with"
+NOTHING_SHOWN = (
+    "no true frame shows it there, or a sample has lost it and nothing that needs no model says what that costs"
+)
 NO_READER = "the environment has no state reader, and so no position that could go on at constant velocity"
 
 
@@ -136,6 +139,9 @@ def measure(
         }
         for measure_name, by_candidate in values.items()
     }
+    for name, by_candidate in curves.items():
+        if name.startswith("energy") and f"rollout/{name}" not in left_out:
+            left_out |= _undefined(f"rollout/{name}", by_candidate["rollout"], NOTHING_SHOWN)
     for known in learned:
         own = np.full(alive.shape[1], known.own_error if np.isfinite(known.own_error) else np.nan)
         curves[known.quantity.metric]["reader"] = Estimate(own, own, own)
