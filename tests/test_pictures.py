@@ -325,6 +325,11 @@ def test_the_page_starts_with_the_headline_figures_and_gives_intervals() -> None
     assert "_low" not in text
     assert text.index("simulator, its noise redrawn") < text.index("psnr (dB)") < text.index("last frame repeated")
     assert "30.1" in text
+    scored = {f"rollout/{name}@4": 1.0 for name in ("energy_angle_deg", "energy_px", "angle_deg", "spread_over_error")}
+    text = " ".join(Page(page("t", {**scored, "reader/angle_deg@4": 2.8}, [], [])).text)
+    assert "fair energy score: position (pixels of the simulator's screen)" in text
+    assert "fair energy score: angle (degrees)" in text
+    assert "error of the network that reads it, on true frames" in text
     assert Page(page("t", {}, [], [])).all("table") == []
 
 

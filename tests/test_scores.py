@@ -161,6 +161,23 @@ def test_a_reader_that_finds_nothing_says_so() -> None:
     assert not any(word in name for name in metrics for word in ("px", "skill", "found", "spread"))
 
 
+def test_a_score_that_cannot_be_given_says_so() -> None:
+    """One episode, whose lander comes into view after the context: nothing says what it costs to lose it."""
+    true = painted(np.full((1, 12, 2), 30.0))
+    true[:, :4] = 0
+    gone = np.zeros((1, 2, *true.shape[1:]), np.uint8)
+    rollouts = Rollouts(
+        true, true, gone, np.array([0]), gone[0], np.zeros((1, 12), int), np.arange(1), 4, np.ones((1, 12), bool),
+        np.ones(1, bool),
+    )  # fmt: skip
+    curves = measure(rollouts, None, LANDER, [], Bootstrap(1, 20, 0))
+    metrics = flat_metrics(curves)
+    for name in ("rollout/energy_px@4", "rollout/energy_px@8", "rollout/spread_over_error@8"):
+        assert name not in metrics
+        assert curves.left_out[name]
+    assert metrics["rollout/found@8"] == 0
+
+
 def test_frames_that_cannot_be_read_are_scored_by_a_fixed_feature() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (3, 4, 12, 32, 32, 3), np.uint8)

@@ -25,6 +25,9 @@ from oniris_core.evaluation.states.reader import Quantity, StateReader, still_io
 
 HORIZONS = (4, 8, 16, 24, 32)
 NO_SIMULATOR = "there is no simulator to compare with"
+NOTHING_SHOWN = (
+    "no true frame shows it there, or a sample has lost it and nothing that needs no model says what that costs"
+)
 NO_READER = "the environment has no state reader, and so no position that could go on at constant velocity"
 
 
@@ -48,9 +51,9 @@ class Curves:
     Attributes:
         by_measure: what was measured; `psnr`, `ssim` (at HORIZONS only), `crop_psnr`, and where the frames can be read
             `position_px`, `found`, other quantities and `still_iou`, of the first sample. Of all samples `energy_px` and
-            the like, fair energy scores, and `spread_over_error`; where the frames cannot be read those of a fixed
-            feature, `energy_grey`. What a frame does not show where it should is charged for, see `Reading.errors`. The
-            candidate `reader` is the own error of a network that reads the quantity.
+            the like, fair energy scores, and `spread_over_error` (of the angle `spread_over_error_angle`); where the
+            frames cannot be read those of a fixed feature, `energy_grey`. What a frame does not show where it should is
+            charged for, see `Reading.errors`. The candidate `reader` is the own error of a network that reads the quantity.
         skill: of the energy scores of the position, see `readings.skill`; None without simulator or reader.
         alive: int [H], episodes that still go on.
         left_out: what was not measured, and why.
@@ -136,6 +139,9 @@ def measure(
         }
         for measure_name, by_candidate in values.items()
     }
+    for name, by_candidate in curves.items():
+        if name.startswith("energy") and f"rollout/{name}" not in left_out:
+            left_out |= _undefined(f"rollout/{name}", by_candidate["rollout"], NOTHING_SHOWN)
     for known in learned:
         own = np.full(alive.shape[1], known.own_error if np.isfinite(known.own_error) else np.nan)
         curves[known.quantity.metric]["reader"] = Estimate(own, own, own)

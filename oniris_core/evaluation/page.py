@@ -32,6 +32,8 @@ CANDIDATES = {
 """What a metric's first part says, in the order of the rows; others follow as they are spelt."""
 TITLES = {
     "skill": "skill by the energy score of the position (1: the simulator, 0: constant velocity)",
+    "energy_px": "fair energy score: position",
+    "energy_grey": "fair energy score: frames averaged down",
     "spread_over_error": "spread of the samples over the error of their mean (1 is right, below it the model is too sure)",
 }
 """Of tables whose measures' names do not say enough."""
@@ -135,8 +137,8 @@ def tables(metrics: Mapping[str, Any]) -> list[Table]:
         }
         suffix = next((end for end in SUFFIXES if measure.endswith(end)), "")
         unit = UNITS.get(measure) or SUFFIXES.get(suffix)
-        words = _words(measure.removesuffix(suffix)).replace("energy", "fair energy score:")
-        title = TITLES.get(measure) or words + (f" ({unit})" if unit else "")
+        words = TITLES.get(measure) or _words(measure.removesuffix(suffix)).replace("energy ", "fair energy score: ")
+        title = words + (f" ({unit})" if unit else "")
         found.append(Table(title, [f"+{horizon}" for horizon in horizons], rows))
     return found
 
