@@ -19,6 +19,7 @@ import typer
 
 from benchmarks.gpu.needs import needs as lock_lines
 from benchmarks.gpu.results import Results, read_rows
+from benchmarks.harness import ParamsFile
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import atomic_write, to_json
 from oniris_core.common.process import die_with_parent
@@ -31,8 +32,10 @@ LONGEST = {"correct": 90.0}
 """Seconds at most; what is left over goes to the steps that follow."""
 FEWEST = 0.25
 """Minutes below which not even the checks would end."""
-MEMORY = 8.0
-"""GiB of a card below which the presets do not fit."""
+MEMORY = 6.0
+"""GiB of a card that `gpu64` needs for 96 clips a step; it grows with them."""
+LEAST = 8.0
+"""Seconds of a step at least: to start a process and load torch takes some of them."""
 
 
 def main(
@@ -46,6 +49,7 @@ def main(
     steps: Annotated[str, typer.Option(help="which steps, in this order")] = ",".join(STEPS),
     option: Annotated[list[str] | None, typer.Option(help="SECTION.KEY=VALUE, over the preset")] = None,
     needs: Annotated[bool, typer.Option("--needs", help="print which packages it imports, and end")] = False,
+    params: ParamsFile = ROOT / "params.yaml",
     worker: Annotated[str, typer.Option(hidden=True)] = "",
     budget: Annotated[float, typer.Option(hidden=True)] = 0.0,
 ) -> None:
@@ -54,17 +58,18 @@ def main(
         if needs:
             print("\n".join(lock_lines()))
         elif worker and out is not None:
-            sys.exit(_work(worker, budget, out, device, size, episodes))
+            sys.exit(_work(worker, budget, out, device, size, episodes, params))
         else:
-            run(out, minutes, device, size, episodes, steps.split(","), option or [])
+            run(out, minutes, device, size, episodes, steps.split(","), option or [], params)
     except UserError as error:
         print(f"oniris: error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def run(
-    out: Path | None, minutes: float, device: str, size: str, episodes: Path, steps: list[str], options: list[str]
-) -> None:
+    out: Path | None, minutes: float, device: str, size: str, episodes: Path, steps: list[str], options: list[str],
+    base: Path,
+) -> None:  # fmt: skip
     """Give every step its process and its time; see `main` for the arguments.
 
     Raises:
@@ -80,9 +85,9 @@ def run(
         raise UserError(f"--minutes {minutes:g} is less than the checks need: give at least {FEWEST:g}")
     if size not in ("gpu64", "tiny"):
         raise UserError(f"--size is gpu64 or tiny, not '{size}'")
-    _check_card(device)
+    preset = _parameters(base, size, options)
+    _check_card(device, preset)
     params = out / "params.yaml"
-    preset = _parameters(size, options)
     if "learned" in steps:
         _check_store(preset, episodes)
     out.mkdir(parents=True)
@@ -90,25 +95,24 @@ def run(
     start, ended = time.monotonic(), dict[str, dict[str, Any]]()
     for position, step in enumerate(steps):
         left = 60 * minutes - (time.monotonic() - start)
-        budget = left if position == len(steps) - 1 else min(SHARES[step] * 60 * minutes, LONGEST.get(step, left), left)
-        ended[step] = _one(step, budget, out, device, size, episodes)
+        budget = min(max(SHARES.get(step, 1.0) * 60 * minutes, LEAST), LONGEST.get(step, left), left)
+        budget = left if position == len(steps) - 1 else budget
+        ended[step] = _one(step, budget, out, device, size, episodes, base)
         _write(out, ended, device)
     print((out / "results.md").read_text())
 
 
-def _one(step: str, budget: float, out: Path, device: str, size: str, episodes: Path) -> dict[str, Any]:
+def _one(step: str, budget: float, out: Path, device: str, size: str, episodes: Path, base: Path) -> dict[str, Any]:
     """Run a step in a process of its own; it is ended where its time is."""
     begin = time.monotonic()
     command = [
         sys.executable, "-m", "benchmarks.gpu", "--worker", step, "--budget", f"{budget:.2f}", "--out", str(out), "--device",
-        device, "--size", size, "--episodes", str(episodes.resolve()),
+        device, "--size", size, "--episodes", str(episodes.resolve()), "--params", str(base.resolve()),
     ]  # fmt: skip
-    cache = out.resolve() / "cache"  # the home of a bare machine may not be writable
-    environment = {
-        **os.environ, "MPLCONFIGDIR": str(cache / "matplotlib"), "TRITON_CACHE_DIR": str(cache / "triton"),
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "ONIRIS_ANNOUNCED": "1",
-        "ONIRIS_RUNS": str(out.resolve() / "work/runs"),
-    }  # fmt: skip
+    environment = {**os.environ, "ONIRIS_ANNOUNCED": "1", "ONIRIS_RUNS": str(out.resolve() / "work/runs")}
+    if not os.access(Path.home(), os.W_OK):  # of a bare machine
+        for variable in ("MPLCONFIGDIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
+            environment.setdefault(variable, str(out.resolve() / "cache" / variable.lower()))
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:
             code = process.wait(budget)
@@ -136,7 +140,7 @@ def _write(out: Path, ended: dict[str, dict[str, Any]], device: str) -> None:
         atomic_write(folder / "results.md", "\n".join(lines).encode())
 
 
-def _work(step: str, budget: float, out: Path, device: str, size: str, episodes: Path) -> int:
+def _work(step: str, budget: float, out: Path, device: str, size: str, episodes: Path, base: Path) -> int:
     """In the process of a step: 0 if all went well."""
     end = time.monotonic() + budget
     die_with_parent(os.getppid())
@@ -151,7 +155,7 @@ def _work(step: str, budget: float, out: Path, device: str, size: str, episodes:
     elif step == "fast":
         from benchmarks.gpu.fast import measure
 
-        measure(results, where, tiny)
+        measure(results, where, tiny, base)
     else:
         from benchmarks.gpu.learned import learn
 
@@ -173,7 +177,7 @@ def _what_is_right(results: Results, out: Path) -> dict[str, list[str]]:
     return {}
 
 
-def _check_card(device: str) -> None:
+def _check_card(device: str, preset: bytes) -> None:
     from oniris_core.common.devices import pick_device
 
     where = pick_device(device, 0)
@@ -181,12 +185,14 @@ def _check_card(device: str) -> None:
         raise UserError(f"--device is cuda or cpu, not '{device}'")
     if where.type == "cuda":
         import torch
+        from ruamel.yaml import YAML
 
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        if memory < MEMORY:
+        batch = YAML(typ="safe").load(preset)["train"]["batch"]
+        if memory < (needed := MEMORY * batch / 96):
             raise UserError(
-                f"this card has {memory:.1f} GiB, {MEMORY:g} are needed: lower train.batch and train_vae.batch in presets/gpu64.yaml "
-                "and the card's minimum here"
+                f"this card has {memory:.1f} GiB, {batch} clips a step need {needed:.1f}: lower them with "
+                f"--option train.batch={max(int(batch * memory / needed / 2), 1)} (and train_vae.batch alike)"
             )
 
 
@@ -196,15 +202,15 @@ def _card(device: str) -> str:
     return f"{torch.cuda.get_device_name(0) if device == 'cuda' else 'CPU'}, torch {torch.__version__}"
 
 
-def _parameters(size: str, options: list[str]) -> bytes:
-    """The parameter file of the preset, with `options` in place of its values."""
+def _parameters(base: Path, size: str, options: list[str]) -> bytes:
+    """The parameter file of the preset, over `base`, with `options` in place of its values."""
     from tempfile import TemporaryDirectory
 
     from ruamel.yaml import YAML
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
-        shutil.copyfile(ROOT / "params.yaml", file)
+        shutil.copyfile(base, file)
         apply_preset(size, ROOT / "presets", file)
         yaml = YAML()
         yaml.width = 200

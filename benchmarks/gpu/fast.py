@@ -40,18 +40,21 @@ WANTED = {"gpu64": 0.25, "gpu": 0.4, "csgo": 0.4}
 """Model FLOP utilisation to reach."""
 
 
-def measure(results: Results, device: torch.device, tiny: bool) -> None:
+def measure(results: Results, device: torch.device, tiny: bool, base: Path) -> None:
     """Measure all there is time for, the most wanted first."""
     rate = _matrix_rate(results, device, 256 if tiny else 8192)
-    gpu64 = _preset("tiny" if tiny else "gpu64")
+    gpu64 = _preset("tiny" if tiny else "gpu64", base)
     presets = ("tiny",) if tiny else ("gpu64", "gpu", "csgo")
-    works: list[tuple[str, Callable[[], None]]] = [
-        *((f"{name}, {'compiled' if compiled else 'eager'}", partial(_training, results, name, device, rate, compiled))
-          for compiled in (False, True)[: 1 + (device.type == "cuda")] for name in presets),
+    works: list[tuple[str, Callable[[], None]]] = []
+    for compiled in (False, True) if device.type == "cuda" else (False,):
+        for name in ("tiny",) if tiny else ("gpu64", "gpu", "csgo"):
+            how = f"{name}, {'compiled' if compiled else 'eager'}"
+            works.append((how, partial(_training, results, name, base, device, rate, compiled)))
+    works += [
         ("clip lengths", partial(_clip_lengths, results, gpu64, device, (4, 8) if tiny else (8, 16, 32, 64, 128))),
         ("generation", partial(_generation, results, gpu64, device, (1, 4) if tiny else (1, 64, 512))),
         ("long rollout", partial(_long_rollout, results, gpu64, device, 20 if tiny else 2500)),
-    ]  # fmt: skip
+    ]
     for name, work in works:
         if results.left < 5:
             results.add(name, "not measured: the time was up")
@@ -89,11 +92,11 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _preset(name: str) -> tuple[TrainParams, LatentStore]:
+def _preset(name: str, base: Path) -> tuple[TrainParams, LatentStore]:
     """The section `train` of a preset, and random latents of the shape that its VAE makes."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
-        file.write_bytes((ROOT / "params.yaml").read_bytes())
+        file.write_bytes(base.read_bytes())
         apply_preset(name, ROOT / "presets", file)
         content = read_yaml(file)
         params = load_section(TrainParams, "train", content, file, {})
@@ -117,10 +120,10 @@ def _denoiser(preset: tuple[TrainParams, LatentStore], device: torch.device) -> 
     return Denoiser(denoiser_config(*preset)).to(device)
 
 
-def _training(results: Results, name: str, device: torch.device, rate: float, compiled: bool) -> None:
+def _training(results: Results, name: str, base: Path, device: torch.device, rate: float, compiled: bool) -> None:
     """A step of `fit`: its share of the card's rate, where its time goes, how often it waits."""
-    params, store = _preset(name)
-    how, flops = f"{name}, {'compiled' if compiled else 'eager'}", params.batch * _flops_of_a_clip((params, store))
+    params, store = preset = _preset(name, base)
+    how, flops = f"{name}, {'compiled' if compiled else 'eager'}", params.batch * _flops_of_a_clip(preset)
     steps = READ_EVERY if device.type == "cuda" else 3
     quick = params.model_copy(update={"compile": compiled, "steps": 3 * steps, "minutes": 0.0})
     clips = LatentClips(store, TRAIN, params.clip_latents, "a clip", _before(quick))

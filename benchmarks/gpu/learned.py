@@ -48,15 +48,16 @@ def learn(results: Results, params: Path, episodes: Path, device: str, options: 
     minutes = {stage: share * results.left / 60 for stage, share in SHARES.items()}
     common = ["--params", str(params), "--device", device]
     models, latents = work / "models", work / "latents.zarr"
+    of_frames, of_latents = ["--episode-store", str(episodes)], ["--latent-store", str(latents)]
+    vae_made, world_made = str(models / "vae"), str(models / "world")
     ok = _stage(results, "train_vae", [
-        *common, "--minutes", f"{minutes['train_vae']:.4f}", "--episode-store", str(episodes), "--out", str(models / "vae"),
+        *common, "--minutes", f"{minutes['train_vae']:.4f}", *of_frames, "--out", vae_made,
         "--report", str(out / "report_vae"), *options.get("train_vae", []),
     ]) and _stage(results, "encode", [
-        *common, "--episode-store", str(episodes), "--vae", str(models / "vae"), "--out", str(latents), "--report",
-        str(out / "report_latents"),
+        *common, *of_frames, "--vae", vae_made, "--out", str(latents), "--report", str(out / "report_latents"),
     ]) and _stage(results, "train", [
-        *common, "--minutes", f"{minutes['train']:.4f}", "--latent-store", str(latents), "--vae", str(models / "vae"), "--out",
-        str(models / "world"), "--report", str(out / "report_world"), *options.get("train", []),
+        *common, "--minutes", f"{minutes['train']:.4f}", *of_latents, "--vae", vae_made, "--out", world_made,
+        "--report", str(out / "report_world"), *options.get("train", []),
     ])  # fmt: skip
     if not ok:
         return False
@@ -66,8 +67,8 @@ def learn(results: Results, params: Path, episodes: Path, device: str, options: 
     film(out, params, episodes, device)
     keep(out)
     ok = _stage(results, "render", [
-        *common, "--episode-store", str(episodes), "--latent-store", str(latents), "--vae", str(models / "vae"), "--world", str(models / "world"),
-        "--out", str(out / "renders"), "--report", str(out / "report"),
+        *common, *of_frames, *of_latents, "--vae", vae_made, "--world", world_made, "--out", str(out / "renders"),
+        "--report", str(out / "report"),
     ], allowed=(0, 1))  # fmt: skip
     metrics = out / "report" / "metrics.json"
     if metrics.is_file():

@@ -1,5 +1,6 @@
 """What a training step of the VAE is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,12 @@ from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.config.train_vae import TrainVaeParams
 from oniris_core.data.frame_clips import FrameClips, cut_out
-from oniris_core.training.clip_source import frame_source, to_device
 from oniris_core.training.compilation import compile_parts
 from oniris_core.training.distributed import Ranks, average_gradients, average_of_ranks, of_all_ranks
 from oniris_core.training.ema import PowerEma
 from oniris_core.training.fit import Outcome
 from oniris_core.training.muon import Muon
+from oniris_core.training.on_device import may_be_kept, to_device
 from oniris_core.training.schedules import cosine, warmup
 from oniris_core.training.state import TrainState
 from oniris_core.vae.discriminator import PairedDiscriminator, adversarial_loss, discriminator_loss
@@ -96,6 +97,14 @@ class VaeObjective(nn.Module):
         parts["psnr"] = 10 * torch.log10(4 / parts["mse"])
         kept = {"x": x, "mean": mean.detach()} if "adversarial" in parts else {}
         return Outcome(loss, {name: value.detach() for name, value in parts.items()}, kept)
+
+
+def frame_source(clips: FrameClips, device: torch.device) -> Callable[[np.ndarray], Tensor]:
+    """A function that makes of numbers of clips their frames, uint8 [B, T, H, W, 3]: from the device's memory if all fit."""
+    if not clips.in_memory or not may_be_kept(clips.frames.nbytes, device):
+        return lambda chosen: to_device(clips[chosen], device)
+    held = torch.from_numpy(clips.frames).to(device)
+    return lambda chosen: held[to_device(clips.rows(chosen), device)]
 
 
 class VaeTrainer:

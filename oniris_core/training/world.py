@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.config.train import TrainParams
-from oniris_core.data.latent_clips import LatentClips
+from oniris_core.data.latent_clips import LatentClips, action_features
 from oniris_core.data.latents import LatentStore
 from oniris_core.nn.magnitude import force_normalize_
-from oniris_core.training.clip_source import clip_source, to_device
 from oniris_core.training.compilation import compile_parts
 from oniris_core.training.distributed import Ranks, of_all_ranks
 from oniris_core.training.fit import Outcome
 from oniris_core.training.muon import Muon
+from oniris_core.training.on_device import may_be_kept, to_device
 from oniris_core.training.schedules import cooldown, inverse_sqrt, warmup
 from oniris_core.training.snapshots import SnapshotEma
 from oniris_core.training.state import TrainState
@@ -101,6 +101,35 @@ class WorldObjective(nn.Module):
             forecast = errors.forecast[:, counted].mean()
             total, shown["forecast"] = total + forecast, forecast.detach()
         return Outcome(total, shown, {"rows": rows})
+
+
+ClipSource = Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]]
+"""Makes of numbers of clips their latents, actions and has_action (see `LatentBatch`), on the device."""
+
+
+def clip_source(clips: LatentClips, device: torch.device) -> ClipSource:
+    """Clips from the memory of the device if all latents fit there, else from this machine's memory or disk."""
+    store = clips.store
+    if not clips.in_memory or not may_be_kept(store.latents.nbytes, device):
+
+        def read(chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+            found = clips[chosen]
+            return (
+                to_device(found.latents, device),
+                to_device(found.actions, device),
+                to_device(found.has_action, device),
+            )
+
+        return read
+    latents = torch.from_numpy(store.latents).to(device)
+    features = torch.from_numpy(action_features(store, 0, len(store.latents))).to(device)
+    mean, std = (torch.from_numpy(part).to(device)[:, None, None] for part in (store.mean, store.std))
+
+    def gather(chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        rows, has_action = (to_device(part, device) for part in clips.places(chosen))
+        return (latents[rows].float() - mean) / std, features[rows], has_action
+
+    return gather
 
 
 class WorldTrainer:
