@@ -19,7 +19,6 @@ import typer
 
 from benchmarks.gpu.needs import needs as lock_lines
 from benchmarks.gpu.results import Results, read_rows
-from benchmarks.harness import ParamsFile
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import atomic_write, to_json
 from oniris_core.common.process import die_with_parent
@@ -49,7 +48,8 @@ def main(
     steps: Annotated[str, typer.Option(help="which steps, in this order")] = ",".join(STEPS),
     option: Annotated[list[str] | None, typer.Option(help="SECTION.KEY=VALUE, over the preset")] = None,
     needs: Annotated[bool, typer.Option("--needs", help="print which packages it imports, and end")] = False,
-    params: ParamsFile = ROOT / "params.yaml",
+    params: Annotated[Path, typer.Option(help="the parameter file that the preset is laid over")] = ROOT
+    / "params.yaml",
     worker: Annotated[str, typer.Option(hidden=True)] = "",
     budget: Annotated[float, typer.Option(hidden=True)] = 0.0,
 ) -> None:
@@ -178,11 +178,13 @@ def _what_is_right(results: Results, out: Path) -> dict[str, list[str]]:
 
 
 def _check_card(device: str, preset: bytes) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device is cuda or cpu, not '{device}'")
+    if device == "cpu":
+        return
     from oniris_core.common.devices import pick_device
 
     where = pick_device(device, 0)
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"--device is cuda or cpu, not '{device}'")
     if where.type == "cuda":
         import torch
         from ruamel.yaml import YAML

@@ -44,7 +44,6 @@ def measure(results: Results, device: torch.device, tiny: bool, base: Path) -> N
     """Measure all there is time for, the most wanted first."""
     rate = _matrix_rate(results, device, 256 if tiny else 8192)
     gpu64 = _preset("tiny" if tiny else "gpu64", base)
-    presets = ("tiny",) if tiny else ("gpu64", "gpu", "csgo")
     works: list[tuple[str, Callable[[], None]]] = []
     for compiled in (False, True) if device.type == "cuda" else (False,):
         for name in ("tiny",) if tiny else ("gpu64", "gpu", "csgo"):

@@ -1,6 +1,7 @@
 """What a step finds, on disk the moment it is known: a JSON file and a Markdown table, each whole or as it was before."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Results:
             kept: whether it does; None where there is no bound.
         """
         number = float(f"{value:.4g}") if isinstance(value, float) else value
+        if isinstance(number, float) and not math.isfinite(number):
+            number = str(number)  # JSON has no such numbers
         at = round(time.monotonic() - self._start, 1)
         self.rows.append({"what": what, "value": number, "unit": unit, "wanted": wanted, "kept": kept, "at_second": at})
         atomic_write(self.folder / f"{self.step}.json", to_json(self.rows).encode())
