@@ -114,7 +114,14 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     from oniris_core.data.collection import load_episode
     from oniris_core.data.episode import Episode
     from oniris_core.data.episodes import write_episodes
-    from oniris_core.data.recordings.conversion import convert, finished, held_out_recordings, stored_space
+    from oniris_core.data.recordings.conversion import (
+        convert,
+        episode_file,
+        finished,
+        held_out_recordings,
+        said_of,
+        stored_space,
+    )
     from oniris_core.data.recordings.sources import agreed_space, file_digests, open_source
 
     params, seed = settings.own, settings.common.seed
@@ -137,7 +144,9 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
             with meter("collect: recordings", len(names), done) as progress:
                 for _ in convert(source, spec, params, folder, stop):
                     progress.advance()
-            files = [finished(folder, number) or [] for number in range(len(names))]
+            notes = [note for number in range(len(names)) if (note := finished(folder, number))]
+            files = [[episode_file(folder, number, part) for part in range(note.episodes)]
+                     for number, note in enumerate(notes)]  # fmt: skip
             lengths = np.array([len(np.load(file)["rewards"]) for of_one in files for file in of_one])
             rate = params.recording_frame_rate or source.frame_rate or 30.0
             attributes = {
@@ -164,6 +173,7 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
                 write_episodes(out, episodes(), int(lengths.sum()), split, attributes)
     say(f"{out}: {len(names)} recordings, {len(lengths)} episodes, {lengths.sum()} frames at {rate / params.frame_skip:g} "
         f"a second, {int(held_out.sum())} recordings held out")  # fmt: skip
+    say(f"note: of the recordings {said_of(notes)}" + "".join(f"; {note}" for note in source.notes))
 
 
 def _versions(*packages: str) -> dict[str, str]:

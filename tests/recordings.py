@@ -36,7 +36,7 @@ def pictures(led: np.ndarray, size: tuple[int, int] = (32, 48)) -> np.ndarray:
     return np.broadcast_to(shades(led).astype(np.uint8)[:, None, None, None], (len(led), *size, 3))
 
 
-def write_video(path: Path, frames: np.ndarray, rate: int = 20, output_params: tuple[str, ...] = ()) -> None:
+def write_video(path: Path, frames: np.ndarray, rate: float = 20, output_params: tuple[str, ...] = ()) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = frames.shape[2], frames.shape[1]
     params = ["-g", "8", *output_params]

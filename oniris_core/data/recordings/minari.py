@@ -23,11 +23,10 @@ from oniris_core.data.recordings.spaces import numbers
 class Minari:
     """The episodes of a data set whose observations are, or contain, images."""
 
+    notes: tuple[str, ...] = ()
     frame_rate: float | None = None
 
-    def __init__(self, root: Path, camera: str, same_frame: bool):
-        if same_frame:
-            raise UserError("collect.recording_action_leads_to = same_frame: in Minari data an action leads to the next frame")
+    def __init__(self, root: Path, camera: str):
         optional("h5py", "recordings", "reading Minari data sets")
         minari = optional("minari", "recordings", "reading Minari data sets")
         folder = root / "data" if (root / "data").is_dir() else root
@@ -37,8 +36,12 @@ class Minari:
                 raise UserError(f"{path} is missing, so {root} is not a Minari data set with HDF5 storage")
         try:
             metadata = json.loads(described.read_bytes())
-            if not {"observation_space", "action_space"} <= set(metadata):  # Minari would make the environment to learn them
-                raise UserError(f"{described} does not say its observation_space and action_space: write it with Minari 0.5")
+            if not {"observation_space", "action_space"} <= set(
+                metadata
+            ):  # Minari would make the environment to learn them
+                raise UserError(
+                    f"{described} does not say its observation_space and action_space: write it with Minari 0.5"
+                )
             with open_hdf5(self._file) as file:
                 _refuse_foreign(file, self._file)
             self._data = minari.MinariDataset(folder)
@@ -75,7 +78,9 @@ class Minari:
         if not len(rewards) == len(ended) == len(actions):
             raise UserError(f"{where}: {len(actions)} actions, {len(rewards)} rewards and {len(ended)} terminations")
         if (len(actions) + 1) * self._size[0] * self._size[1] * 3 > MAX_BYTES:
-            raise UserError(f"{where} holds {len(actions) + 1} frames of {self._size}; at most {MAX_BYTES} bytes are read")
+            raise UserError(
+                f"{where} holds {len(actions) + 1} frames of {self._size}; at most {MAX_BYTES} bytes are read"
+            )
         return Recording(
             self._frames(name, len(actions) + 1), actions, rewards.astype(np.float32), ended.astype(bool),
             np.zeros((len(actions) + 1, 0), np.float32),
