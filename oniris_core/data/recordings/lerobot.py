@@ -35,7 +35,8 @@ class LeRobot:
         index = read_index(root, camera)
         self.frame_rate: float | None = index.rate
         self.notes: tuple[str, ...] = ()
-        self._key, self._camera, self._packed = action_key, index.camera, index.packed
+        self.cameras = index.cameras
+        self._key, self._camera, self._packed = action_key, index.cameras[0], index.packed
         self._places = {f"episode_{place.index:06d}": place for place in index.places}
         of = {name: (p.table, p.video) if p.video else (p.table,) for name, p in self._places.items()}
         self.files = Files(root, of, index.shared)

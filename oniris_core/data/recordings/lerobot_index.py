@@ -48,14 +48,14 @@ class Index:
     Attributes:
         packed: whether files hold several episodes (3.0).
         rate: frames per second.
-        camera: the feature that holds the frames.
+        cameras: the features that hold frames, the chosen one first.
         places: its episodes, in order.
         shared: files that describe all of them.
     """
 
     packed: bool
     rate: float
-    camera: str
+    cameras: tuple[str, ...]
     places: list[Place]
     shared: tuple[Path, ...]
 
@@ -96,7 +96,8 @@ def read_index(root: Path, camera: str) -> Index:
     if len(set(indices)) < len(indices):
         raise UserError(f"{lists[0]} lists episode {max(indices, key=indices.count)} more than once")
     tasks = [path for path in (root / "meta/tasks.parquet", root / "meta/tasks.jsonl") if path.is_file()]
-    return Index(packed, rate, chosen, places, (info_file, *lists, *tasks))
+    cameras = (chosen, *(name for name in _cameras(features) if name != chosen))
+    return Index(packed, rate, cameras, places, (info_file, *lists, *tasks))
 
 
 def _single(root: Path, info: Any, camera: str, templates: tuple[str, str]) -> tuple[list[Place], list[Path]]:

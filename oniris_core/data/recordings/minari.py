@@ -53,7 +53,7 @@ class Minari:
             raise UserError(f"{root} cannot be read as a Minari data set: {' '.join(repr(error).split())}") from None
         if not indices:
             raise UserError(f"{root} holds no episodes")
-        self._camera = _image(spaces, camera, root)
+        self._camera, self.cameras = _image(spaces, camera, root)
         self._size: tuple[int, int] = (spaces[self._camera] if self._camera else spaces).shape[:2]
         bounded = not isinstance(space, gym.spaces.Box) or bool(space.is_bounded())
         self.declared: ActionSpec | None = action_spec(space) if bounded else None
@@ -97,16 +97,17 @@ class Minari:
         yield from frames
 
 
-def _image(space: gym.Space, camera: str, root: Path) -> str:
-    """The entry of the observations that holds the frames; empty where the observation is the frame."""
+def _image(space: gym.Space, camera: str, root: Path) -> tuple[str, tuple[str, ...]]:
+    """The entry of the observations that holds the frames, and all that do; empty where the observation is the frame."""
     if not isinstance(space, gym.spaces.Dict):
         if camera or not _is_image(space):
             raise UserError(f"{root}: observations are {space}, but frames, uint8 [H, W, 3], are needed")
-        return ""
+        return "", ()
     images = [name for name, entry in space.spaces.items() if _is_image(entry)]
     if camera not in images and (camera or len(images) != 1):
         raise UserError(f"{root} has the frames {images} in its observations: choose with collect.recording_camera")
-    return camera or images[0]
+    chosen = camera or images[0]
+    return chosen, (chosen, *(name for name in images if name != chosen))
 
 
 def _is_image(space: Any) -> bool:

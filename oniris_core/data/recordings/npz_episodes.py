@@ -31,6 +31,7 @@ class NpzEpisodes:
 
     def __init__(self, root: Path, action_key: str, camera: str):
         self._key, self._camera = action_key, camera
+        self.cameras: tuple[str, ...] = ()
         self._rows, self._brightest, notes, of = (
             dict[str, tuple[int, int]](),
             dict[Path, float](),
@@ -42,6 +43,7 @@ class NpzEpisodes:
                 raise UserError(f"{path}: episodes end in .npz; move other files elsewhere")
             with Npz(path) as file:
                 name, shape, dtype = self._header(file)
+                self.cameras = (name, *(other for other in FRAMES if other in file.names and other != name))
                 starts = self._starts(file, shape[0])
                 self._brightest[path] = _brightest(file, name, dtype)
             notes |= dict.fromkeys(said_of_array(shape, dtype, self._brightest[path]))

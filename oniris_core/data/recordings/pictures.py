@@ -31,6 +31,7 @@ class Pictures:
 
     declared: ActionSpec | None = None
     frame_rate: float | None = None
+    cameras: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __init__(self, root: Path, action_key: str):

@@ -88,12 +88,14 @@ class Source(Protocol):
         files: what it reads.
         frame_rate: frames per second, or None where the source does not say.
         declared: the action space, where the source has a fixed one or says so itself.
+        cameras: what `collect.recording_camera` may name, the chosen one first; empty where there is nothing to choose.
         notes: what was done to the frames that a person may not expect, one clause each.
     """
 
     files: Files
     frame_rate: float | None
     declared: ActionSpec | None
+    cameras: tuple[str, ...]
     notes: tuple[str, ...]
 
     def size(self, name: str) -> tuple[int, int]:

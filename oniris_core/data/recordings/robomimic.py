@@ -32,7 +32,7 @@ class Robomimic:
             raise UserError(f"{root} holds no .hdf5 files: name the folder of the data set with collect.recordings")
         self._key, of, notes = action_key or "actions", {}, dict[str, None]()
         self._demos = dict[str, str]()
-        self._camera = camera
+        self.cameras: tuple[str, ...] = ()
         for path in paths:
             short = "" if len(paths) == 1 else path.relative_to(root).with_suffix("").as_posix() + "/"
             with open_hdf5(path) as file:
@@ -41,7 +41,8 @@ class Robomimic:
                     raise UserError(f"{path} holds no demonstrations data/demo_0, data/demo_1, ...")
                 for demo in demos:
                     of[short + demo], self._demos[short + demo] = (path,), f"data/{demo}"
-                    self._camera = self._camera or _only_camera(file, f"data/{demo}/obs", path)
+                    if not self.cameras:
+                        self.cameras = _cameras(file, f"data/{demo}/obs", path, camera)
                 found = self._film(file, f"data/{demos[0]}", path)
                 notes |= dict.fromkeys(said_of_array(found.shape, found.dtype, 1.0))
         self.files, self.notes = Files(root, of), tuple(notes)
@@ -77,7 +78,7 @@ class Robomimic:
         )
 
     def _film(self, file: Any, demo: str, path: Path, of: str = "obs") -> Any:
-        found = dataset(file, f"{demo}/{of}/{self._camera}", path, rows=True)
+        found = dataset(file, f"{demo}/{of}/{self.cameras[0]}", path, rows=True)
         array_size(found.shape or (), found.dtype, f"{path}: '{found.name}'")
         refuse_absurd(found.shape[1:], found.dtype, f"{path}: a row of '{found.name}'")
         return found
@@ -88,7 +89,7 @@ class Robomimic:
             film = self._film(file, demo, path)
             for row, frame in enumerate(streamed(film)):
                 yield as_rgb(frame, 1.0, f"{path}, {name}, row {row}")
-            if "next_obs" in group(file, demo, path) and self._camera in group(file, f"{demo}/next_obs", path):
+            if "next_obs" in group(file, demo, path) and self.cameras[0] in group(file, f"{demo}/next_obs", path):
                 after = self._film(file, demo, path, "next_obs")
                 if after.shape != film.shape:
                     raise UserError(
@@ -97,13 +98,14 @@ class Robomimic:
                 yield as_rgb(np.asarray(after[-1]), 1.0, f"{path}, {name}, next_obs")
 
 
-def _only_camera(file: Any, name: str, path: Path) -> str:
-    found = group(file, name, path)
-    cameras = []
-    for key in sorted(found):
-        shape = dataset(file, f"{name}/{key}", path, rows=True).shape or ()
-        if len(shape) == 4:
-            cameras.append(key)
-    if len(cameras) != 1:
-        raise UserError(f"{path} has the cameras {cameras} in '{name}': choose one with collect.recording_camera")
-    return cameras[0]
+def _cameras(file: Any, name: str, path: Path, camera: str) -> tuple[str, ...]:
+    """The observations that hold frames, the chosen one first."""
+    found = [key for key in sorted(group(file, name, path)) if _is_film(file, f"{name}/{key}", path)]
+    if camera not in found and (camera or len(found) != 1):
+        raise UserError(f"{path} has the cameras {found} in '{name}': choose one with collect.recording_camera")
+    chosen = camera or found[0]
+    return (chosen, *(key for key in found if key != chosen))
+
+
+def _is_film(file: Any, name: str, path: Path) -> bool:
+    return len(dataset(file, name, path, rows=True).shape or ()) == 4

@@ -20,19 +20,28 @@ from oniris_core.data.recordings.videos import Videos
 from oniris_core.data.recordings.zarr_buffer import ZarrBuffer
 
 
+def recognised(params: CollectParams) -> CollectParams:
+    """The parameters with the layout that the folder has, where they name an environment.
+
+    Raises:
+        UserError: no such folder, or it has no layout that is known, or several.
+    """
+    if params.source != "environment":
+        return params
+    found = layouts_in(_folder(params))
+    if len(found) != 1:
+        what = f"several layouts, {' and '.join(found)}" if found else "no layout that is known: see docs/recordings.md"
+        raise UserError(f"{params.recordings} holds {what}")
+    return params.model_copy(update={"source": found[0]})
+
+
 def open_source(params: CollectParams) -> Source:
     """The recordings that `params` name.
 
     Raises:
         UserError: no such folder, or it does not have the layout of `params.source`.
     """
-    root = Path(params.recordings)
-    if not params.recordings:
-        raise UserError(f"collect.source = {params.source} needs a folder: set collect.recordings")
-    if not root.exists():
-        raise UserError(f"collect.recordings = {root} does not exist: name the folder with the recordings")
-    if not root.is_dir():
-        raise UserError(f"collect.recordings = {root} is a file: name the folder it is in")
+    root = _folder(params)
     if params.max_frames < 2:
         raise UserError("collect.max_frames = 1 leaves no step between two frames: recordings need at least 2")
     key, camera, layout = params.recording_action_key, params.recording_camera, params.source
@@ -56,6 +65,17 @@ def open_source(params: CollectParams) -> Source:
         "counter_strike": lambda: CounterStrike(root),
     }
     return readers[layout]()
+
+
+def _folder(params: CollectParams) -> Path:
+    root = Path(params.recordings)
+    if not params.recordings:
+        raise UserError(f"collect.source = {params.source}: recordings need a folder, set collect.recordings")
+    if not root.exists():
+        raise UserError(f"collect.recordings = {root} does not exist: name the folder with the recordings")
+    if not root.is_dir():
+        raise UserError(f"collect.recordings = {root} is a file: name the folder it is in")
+    return root
 
 
 def agreed_space(source: Source, params: CollectParams) -> ActionSpec:

@@ -47,7 +47,8 @@ class ZarrBuffer:
         self._frames_of, self._actions_of = dict[Path, Any](), dict[Path, np.ndarray]()
         for buffer in found:
             files = tuple(visible(buffer))
-            frames, actions = _array(buffer, _camera(buffer, camera)), _array(buffer, _actions(buffer, action_key))
+            self.cameras = _cameras(buffer, camera)
+            frames, actions = _array(buffer, f"data/{self.cameras[0]}"), _array(buffer, _actions(buffer, action_key))
             ends = self._ends(buffer, frames, actions)
             if frames.dtype.kind == "f":
                 self._white = max(self._white, _brightest(frames))
@@ -170,12 +171,13 @@ def _actions(buffer: Path, key: str) -> str:
     return f"data/{found[0]}"
 
 
-def _camera(buffer: Path, camera: str) -> str:
+def _cameras(buffer: Path, camera: str) -> tuple[str, ...]:
     names = _children(buffer)
     images = [name for name in names if len(_array(buffer, f"data/{name}").shape) == 4]
     if camera not in images and (camera or len(images) != 1):
         raise UserError(f"{buffer / 'data'} has the frames {images}: choose with collect.recording_camera")
-    return f"data/{camera or images[0]}"
+    chosen = camera or images[0]
+    return (chosen, *(name for name in images if name != chosen))
 
 
 def _line(error: Exception) -> str:
