@@ -39,6 +39,7 @@ def app(
     from oniris_core.data.environments import family_of, frame_rate, imported_code, make_env
     from oniris_core.data.episode import Episode
     from oniris_core.data.episodes import write_episodes
+    from oniris_core.data.flat_actions import describe
     from oniris_core.data.heuristics import heuristic_for
     from oniris_core.data.policies import policy_sha256
     from oniris_core.data.rollouts import episode_seed, held_out
@@ -75,6 +76,8 @@ def app(
         if facts.deterministic is False:
             say(f"warning: {params.env_id} is not deterministic: the same seed and actions gave other frames or actions; "
                 "the same parameters will not give the same store")  # fmt: skip
+        if facts.said:
+            say(f"note: of what {params.env_id} renders, {facts.said}")
         family = family_of(params.env_id)
         attributes = {
             "env_id": params.env_id,
@@ -87,6 +90,7 @@ def app(
             "left_out": sorted(set(range(params.episodes)) - set(played)),
             "imported": code,
             "params": record,
+            **({"action_flattened_from": flattened} if (flattened := describe(env)) else {}),
             "versions": _versions(
                 "gymnasium", "numpy", "zarr", "pillow", "box2d", "pygame-ce", "pygame", *([family.package] if family else []),
                 *(["torch"] if params.policy.endswith((".pt", ".zip")) else []),
