@@ -28,8 +28,11 @@ def app(
     if settings.own.source != "environment":
         _from_recordings(settings, out)
         return
+    import os
+
     import numpy as np
 
+    from oniris_core.common.memory import refuse_frames
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.common.remote import refuse_unwritable_at
@@ -42,11 +45,14 @@ def app(
     from oniris_core.data.flat_actions import describe
     from oniris_core.data.heuristics import heuristic_for
     from oniris_core.data.policies import policy_sha256
-    from oniris_core.data.rollouts import episode_seed, held_out
+    from oniris_core.data.rollouts import episode_seed, held_out, longest
 
     params, seed = settings.own, settings.common.seed
     env = make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
     refuse_unwritable_at(out)
+    at_once = min(params.workers or os.cpu_count() or 1, params.episodes)
+    if not params.dask_address:  # the memory there is not ours to know
+        refuse_frames(longest(env, params), params.height, params.width, at_once)
     heuristic = heuristic_for(env) if params.heuristic_share else None
     if params.heuristic_share and heuristic is None:
         say(f"note: there is no heuristic for {params.env_id}; its share of episodes is played at random")

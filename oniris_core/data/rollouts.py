@@ -27,6 +27,12 @@ def episode_seed(seed: int, index: int) -> int:
     return seed * 2**20 + index
 
 
+def longest(env: gym.Env, params: CollectParams) -> int:
+    """Frames that an episode can have at most."""
+    steps = env.spec.max_episode_steps if env.spec else None
+    return min(params.max_frames, 1 + -(-steps // params.frame_skip)) if steps else params.max_frames
+
+
 def who_plays(index: int, params: CollectParams, seed: int) -> tuple[str, float]:
     """Who plays episode `index`, "random", "heuristic" or "policy", and how much of the set noise it gets, 0 to 1."""
     rng = numpy_rng(seed, "policy", index)

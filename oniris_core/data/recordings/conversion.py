@@ -21,6 +21,7 @@ import numpy as np
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import atomic_write, to_json
+from oniris_core.common.memory import refuse_frames
 from oniris_core.common.process import StopRequest
 from oniris_core.common.seeds import numpy_rng
 from oniris_core.config.collect import CollectParams
@@ -130,6 +131,7 @@ def convert(source: Source, spec: ActionSpec, params: CollectParams, folder: Pat
         if finished(folder, number) is not None:
             continue
         recording = source.read(name)
+        refuse_frames(min(params.max_frames, len(recording.actions) // params.frame_skip + 1), params.height, params.width, 1)
         frames = Counted(recording.frames)
         parts = 0
         lagging = replace(recording, frames=frames).lagging(params.recording_action_lag)
