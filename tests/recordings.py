@@ -62,7 +62,7 @@ def write_table(path: Path, actions: np.ndarray, key: str = "actions") -> None:
 def videos(root: Path, lengths: tuple[int, ...] = (20, 13, 9)) -> list[np.ndarray]:
     """Three videos with actions in three formats; the actions taken."""
     taken = [play(length, key) for key, length in enumerate(lengths)]
-    for number, (actions, suffix) in enumerate(zip(taken, (".npz", ".parquet", ".jsonl"), strict=True)):
+    for number, (actions, suffix) in enumerate(zip(taken, (".npz", ".parquet", ".jsonl"), strict=False)):
         write_video(root / f"walk_{number}.mp4", pictures(led_to(actions)))
         write_table(root / f"walk_{number}{suffix}", actions)
     return taken

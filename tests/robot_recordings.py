@@ -24,7 +24,7 @@ def encoded(frame: np.ndarray, kind: str = "PNG") -> bytes:
 def picture_folders(root: Path, lengths: tuple[int, ...] = (12, 9, 7)) -> list[np.ndarray]:
     """Folders whose names sort otherwise than their numbers; actions inside one, beside another, one fewer in the third."""
     taken = [play(length, key) for key, length in enumerate(lengths)]
-    for number, (actions, ending) in enumerate(zip(taken, (".png", ".JPG", ".bmp"), strict=True)):
+    for number, (actions, ending) in enumerate(zip(taken, (".png", ".JPG", ".bmp"), strict=False)):
         folder = root / f"walk_{number}"
         folder.mkdir(parents=True)
         for i, frame in enumerate(pictures(led_to(actions)), 1):
@@ -33,7 +33,8 @@ def picture_folders(root: Path, lengths: tuple[int, ...] = (12, 9, 7)) -> list[n
             (folder / f"frame_{i}{ending}").write_bytes(encoded(image, kind))
     (root / "walk_0/steering.csv").write_text("time;action\n" + "".join(f"{i};{a}\n" for i, a in enumerate(taken[0])))
     (root / "walk_1.json").write_text(json.dumps({"actions": taken[1].tolist()}))
-    np.save(root / "walk_2/actions.npy", taken[2][:-1])
+    if len(taken) > 2:
+        np.save(root / "walk_2/actions.npy", taken[2][:-1])
     return taken
 
 
@@ -162,8 +163,8 @@ def lerobot3(root: Path, lengths: tuple[int, ...] = (12, 9, 7), images: bool = F
         ()
         if images
         else (
-            ("front", ("-c:v", "libx264"), ((0, 1), (2,))),
-            ("wrist", ("-c:v", "libsvtav1", "-svtav1-params", "lp=1"), ((0, 1, 2),)),
+            ("front", ("-c:v", "libx264"), ((0, 1), *(((2,),) if len(lengths) > 2 else ()))),
+            ("wrist", ("-c:v", "libsvtav1", "-svtav1-params", "lp=1"), (tuple(range(len(lengths))),)),
         )
     ):
         for number, held in enumerate(files):
