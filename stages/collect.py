@@ -5,6 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from oniris_core.common.remote import Location
 from oniris_core.config.collect import CollectParams
 from stages.cli import Settings, place, say, stage
@@ -14,13 +16,23 @@ from stages.cli import Settings, place, say, stage
 def app(
     settings: Settings[CollectParams],
     out: Annotated[Location, place("the episode store to make")] = Path("data/episodes.zarr"),
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="only say what the recordings are, and draw a sheet")
+    ] = False,
+    sheet: Annotated[Path, typer.Option(help="the sheet that --inspect draws")] = Path("reports/recordings.png"),
 ) -> None:
     """Play episodes of a Gymnasium environment, or read recordings: frames, actions, rewards, flags and states."""
+    if inspect:
+        _inspect(settings.own, sheet)
+        return
     if settings.own.source != "environment":
         _from_recordings(settings, out)
         return
+    import os
+
     import numpy as np
 
+    from oniris_core.common.memory import refuse_frames
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.common.remote import refuse_unwritable_at
@@ -30,13 +42,17 @@ def app(
     from oniris_core.data.environments import family_of, frame_rate, imported_code, make_env
     from oniris_core.data.episode import Episode
     from oniris_core.data.episodes import write_episodes
+    from oniris_core.data.flat_actions import describe
     from oniris_core.data.heuristics import heuristic_for
     from oniris_core.data.policies import policy_sha256
-    from oniris_core.data.rollouts import episode_seed, held_out
+    from oniris_core.data.rollouts import episode_seed, held_out, longest
 
     params, seed = settings.own, settings.common.seed
     env = make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
     refuse_unwritable_at(out)
+    at_once = min(params.workers or os.cpu_count() or 1, params.episodes)
+    if not params.dask_address:  # the memory there is not ours to know
+        refuse_frames(longest(env, params), params.height, params.width, at_once)
     heuristic = heuristic_for(env) if params.heuristic_share else None
     if params.heuristic_share and heuristic is None:
         say(f"note: there is no heuristic for {params.env_id}; its share of episodes is played at random")
@@ -66,6 +82,8 @@ def app(
         if facts.deterministic is False:
             say(f"warning: {params.env_id} is not deterministic: the same seed and actions gave other frames or actions; "
                 "the same parameters will not give the same store")  # fmt: skip
+        if facts.said:
+            say(f"note: of what {params.env_id} renders, {facts.said}")
         family = family_of(params.env_id)
         attributes = {
             "env_id": params.env_id,
@@ -78,6 +96,7 @@ def app(
             "left_out": sorted(set(range(params.episodes)) - set(played)),
             "imported": code,
             "params": record,
+            **({"action_flattened_from": flattened} if (flattened := describe(env)) else {}),
             "versions": _versions(
                 "gymnasium", "numpy", "zarr", "pillow", "box2d", "pygame-ce", "pygame", *([family.package] if family else []),
                 *(["torch"] if params.policy.endswith((".pt", ".zip")) else []),
@@ -103,6 +122,27 @@ def app(
             "random_share, or raise max_frames if that ended them")  # fmt: skip
 
 
+def _inspect(params: CollectParams, sheet: Path) -> None:
+    import importlib
+
+    from oniris_core.common.files import refuse_unwritable
+    from oniris_core.data.recordings.sources import agreed_space, open_source, recognised
+
+    refuse_unwritable(sheet.with_name(f".{sheet.name}"))  # one of an earlier look is replaced
+    params = recognised(params)
+    source = open_source(params)
+    # It only looks, so it is loaded by name and is no dependency in dvc.yaml: editing it must not collect anew.
+    found = importlib.import_module("oniris_core.evaluation.inspection").inspect(
+        source, agreed_space(source, params), params
+    )
+    for line in found.lines:
+        say(line)
+    for line in found.warnings:
+        say(f"warning: {line}")
+    importlib.import_module("oniris_core.evaluation.inspection").write(found, sheet)
+    say(f"{sheet}: frames, and under each the action that led to it")
+
+
 def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     import numpy as np
 
@@ -114,7 +154,15 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     from oniris_core.data.collection import load_episode
     from oniris_core.data.episode import Episode
     from oniris_core.data.episodes import write_episodes
-    from oniris_core.data.recordings.conversion import convert, finished, held_out_recordings, stored_space
+    from oniris_core.data.recordings.conversion import (
+        convert,
+        episode_file,
+        finished,
+        held_out_recordings,
+        said_of,
+        stored_space,
+    )
+    from oniris_core.data.recordings.offsets import probed, warning
     from oniris_core.data.recordings.sources import agreed_space, file_digests, open_source
 
     params, seed = settings.own, settings.common.seed
@@ -137,7 +185,9 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
             with meter("collect: recordings", len(names), done) as progress:
                 for _ in convert(source, spec, params, folder, stop):
                     progress.advance()
-            files = [finished(folder, number) or [] for number in range(len(names))]
+            notes = [note for number in range(len(names)) if (note := finished(folder, number))]
+            files = [[episode_file(folder, number, part) for part in range(note.episodes)]
+                     for number, note in enumerate(notes)]  # fmt: skip
             lengths = np.array([len(np.load(file)["rewards"]) for of_one in files for file in of_one])
             rate = params.recording_frame_rate or source.frame_rate or 30.0
             attributes = {
@@ -160,10 +210,15 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
                             yield load_episode(file)
                             progress.advance()
 
+                few = probed((load_episode(file) for of_one in files for file in of_one), stored_space(spec, params))
+                off = warning(few, params.recording_action_lag, params.frame_skip)
                 split = np.repeat(held_out, [len(of_one) for of_one in files]).astype(np.uint8)
                 write_episodes(out, episodes(), int(lengths.sum()), split, attributes)
     say(f"{out}: {len(names)} recordings, {len(lengths)} episodes, {lengths.sum()} frames at {rate / params.frame_skip:g} "
         f"a second, {int(held_out.sum())} recordings held out")  # fmt: skip
+    if off:
+        say(f"warning: {off}")
+    say(f"note: of the recordings {said_of(notes)}" + "".join(f"; {note}" for note in source.notes))
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -35,9 +35,15 @@ def app(
     # A forecast sees frames before a clip too. One that lacked them would learn that things come from nowhere.
     before = params.forecast_ages[-1] if params.precondition == "forecast" else 0
     clips = LatentClips(store, TRAIN, params.clip_latents, what, before)
+    clips.refuse_older(before)
     held_out = LatentClips(store, HELD_OUT, params.clip_latents, what, before)
 
     # From here on torch is needed; all that can be refused without it has been.
+    from oniris_core.training.needs import refuse_large_batch
+
+    channels, height, width = (int(size) for size in store.latents.shape[1:])
+    clip = params.clip_bytes((channels, height, width), before)
+    refuse_large_batch("train", params, clip, settings.common.device)
     import importlib
 
     from matplotlib.figure import Figure

@@ -34,6 +34,10 @@ def app(
     store = open_episodes(episode_store)
 
     # From here on torch is needed; all that can be refused without it has been.
+    from oniris_core.training.needs import refuse_large_batch
+
+    clip = params.clip_bytes(*store.frame_size)
+    refuse_large_batch("train_vae", params, clip, settings.common.device)
     import numpy as np
     from matplotlib.figure import Figure
 

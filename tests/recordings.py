@@ -36,7 +36,7 @@ def pictures(led: np.ndarray, size: tuple[int, int] = (32, 48)) -> np.ndarray:
     return np.broadcast_to(shades(led).astype(np.uint8)[:, None, None, None], (len(led), *size, 3))
 
 
-def write_video(path: Path, frames: np.ndarray, rate: int = 20, output_params: tuple[str, ...] = ()) -> None:
+def write_video(path: Path, frames: np.ndarray, rate: float = 20, output_params: tuple[str, ...] = ()) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = frames.shape[2], frames.shape[1]
     params = ["-g", "8", *output_params]
@@ -62,7 +62,7 @@ def write_table(path: Path, actions: np.ndarray, key: str = "actions") -> None:
 def videos(root: Path, lengths: tuple[int, ...] = (20, 13, 9)) -> list[np.ndarray]:
     """Three videos with actions in three formats; the actions taken."""
     taken = [play(length, key) for key, length in enumerate(lengths)]
-    for number, (actions, suffix) in enumerate(zip(taken, (".npz", ".parquet", ".jsonl"), strict=True)):
+    for number, (actions, suffix) in enumerate(zip(taken, (".npz", ".parquet", ".jsonl"), strict=False)):
         write_video(root / f"walk_{number}.mp4", pictures(led_to(actions)))
         write_table(root / f"walk_{number}{suffix}", actions)
     return taken

@@ -11,7 +11,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import collection_speed, conditioning_cost, kill_campaign, rollout_cost, training_cost, vae_memory
+from benchmarks import (
+    collection_speed,
+    conditioning_cost,
+    kill_campaign,
+    recording_speed,
+    rollout_cost,
+    training_cost,
+    vae_memory,
+)
 from benchmarks.harness import count_flops, make_denoiser, medians, random_clip, two_stream_pass
 from oniris_core.world.temporal import Attention
 from tests.conftest import ROOT
@@ -36,6 +44,17 @@ def test_vae_memory() -> None:
     rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
     assert [int(row[0]) for row in rows[2:]] == [8, 16]
     assert all(float(row[1]) > 50 for row in rows[2:])
+
+
+def test_recording_speed() -> None:
+    """A length twenty times as long may not need noticeably more memory: frames are read as they come."""
+    app = typer.Typer()
+    app.command()(recording_speed.main)
+    result = CliRunner().invoke(app, ["--lengths", "20,400", "--only", "videos"])
+    assert result.exit_code == 0, result.output
+    rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")][2:]
+    assert [int(row[1]) for row in rows] == [20, 400]
+    assert float(rows[1][4]) < 1.05
 
 
 def test_collection_speed(params_only: Path) -> None:

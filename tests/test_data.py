@@ -103,7 +103,7 @@ def test_environments_without_pictures_or_with_odd_actions_are_refused() -> None
 
     class Odd(Blind):
         metadata = {"render_modes": ["rgb_array"]}
-        action_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))
+        action_space = gym.spaces.Dict(a=gym.spaces.Text(2))
 
     gym.register("Blind-v0", Blind, disable_env_checker=True)
     gym.register("Odd-v0", Odd, disable_env_checker=True)

@@ -1,24 +1,29 @@
 """Any environment: what is recorded of it, who plays it, and what is refused in one line."""
 
 import io
+import json
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import unflatten
 from PIL import Image
 
 from oniris_core.common.errors import UserError
 from oniris_core.config.collect import CollectParams
 from oniris_core.data import seats
 from oniris_core.data.actions import action_spec
-from oniris_core.data.environments import fit_screen, imported_code, make_env, screen_of
+from oniris_core.data.environments import fit_screen, imported_code, make_env, said_of_screen, screen_of
+from oniris_core.data.flat_actions import describe, described
 from oniris_core.data.heuristics import heuristic_for
 from oniris_core.data.policies import load_policy, played_action, policy_sha256
-from oniris_core.data.rollouts import play_episode, repeats_itself, who_plays
+from oniris_core.data.rollouts import play_episode, repeats_itself, replay, who_plays
 from tests.conftest import Run, collect_params, one_thread
 from tests.test_cli import one_error
-from tests.worlds import SPACES, Show, shown
+from tests.worlds import NESTED, SPACES, Show, shown
 
 RANDOM = {"random_share": 1.0, "heuristic_share": 0.0}
 HEURISTIC = {"random_share": 0.0, "heuristic_share": 1.0}
@@ -141,9 +146,9 @@ def test_grey_screens_are_repeated(shape: tuple[int, ...]) -> None:
 
 
 def test_screens_that_are_no_pictures_are_refused() -> None:
-    for env, what in ((Show(fault="nothing"), "NoneType"), (Show(shape=(6, 9, 4)), r"uint8 \[6, 9, 4\]")):
+    for env, what in ((Show(fault="nothing"), "NoneType"), (Show(shape=(6, 9, 5)), r"uint8 \[6, 9, 5\]")):
         env.reset()
-        with pytest.raises(UserError, match=f"renders {what}, but an RGB or grey array"):
+        with pytest.raises(UserError, match=f"renders {what}, but an RGB, RGBA or grey array"):
             screen_of(env)
 
 
@@ -358,3 +363,50 @@ def test_a_changed_policy_is_another_collection(tmp_path: Path) -> None:
         shas.add(policy_sha256(str(file)))
     assert len(shas) == 2
     assert io.BytesIO(file.read_bytes()).read(2) == b"PK"
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_an_action_of_any_shape_is_one_row_and_can_be_unflattened(kind: str) -> None:
+    params = collect_params(height=12, width=12, max_frames=19, **RANDOM)
+    gym.register("Nested-v0", partial(Show, space=kind), disable_env_checker=True)
+    try:
+        env = make_env("Nested-v0", {}, False)
+        episode = play_episode(env, params, seed=5, index=3)
+        again = replay(make_env("Nested-v0", {}, False), episode.seed, episode.actions, 2, (12, 12), "stretch")
+    finally:
+        del gym.registry["Nested-v0"]
+    space = described(json.loads(json.dumps(describe(env))))
+    assert space == NESTED[kind]
+    spec = action_spec(env.action_space)
+    assert episode.actions.shape == (len(episode.frames), len(spec.sizes))
+    assert np.isfinite(spec.encode(episode.actions)).all()
+    assert all(env.action_space.contains(action) for action in episode.actions)  # the filler too
+    led_to = [shown(unflatten(space, action) if kind in ("dict", "tuple") else action.reshape(space.shape))
+              for action in episode.actions[1:]]  # fmt: skip
+    assert np.array_equal(episode.frames[1:, 6, 6], led_to)
+    assert len(np.unique(episode.frames[1:, 6, 6], axis=0)) > 1
+    assert np.array_equal(again, episode.frames)
+    if kind == "dict":
+        noisy = env.action_space.nearest(np.float32([0.2, 0.9, 0.4, 2.0, 0.1]))
+        assert env.action_space.contains(noisy)
+        assert noisy.tolist() == pytest.approx([0, 1, 0, 1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault", "said"),
+    [((6, 9, 4), "", "its alpha channel is dropped"), ((6, 9, 3), "real", "real numbers from 0 to 1 become 0 to 255"),
+     ((6, 9), "real", "real numbers"), ((6, 9, 3), "", "")],
+)  # fmt: skip
+def test_a_screen_becomes_rgb_and_it_is_said(shape: tuple[int, ...], fault: str, said: str) -> None:
+    env = Show(shape=shape, fault=fault)
+    env.reset(seed=0)
+    env.step(3)
+    screen = screen_of(env)
+    assert screen.shape == (6, 9, 3)
+    assert screen.dtype == np.uint8
+    assert (screen == shown(np.int64(3))[0]).all()
+    assert said_of_screen(env).startswith(said)
+    assert bool(said_of_screen(env)) == bool(said)
+    env.fault = "too bright"
+    with pytest.raises(UserError, match="renders float32"):
+        screen_of(env)

@@ -16,10 +16,22 @@ SPACES = {
     "multi_discrete": gym.spaces.MultiDiscrete([2, 4, 3]),
     "multi_binary": gym.spaces.MultiBinary(3),
 }
+NESTED = {
+    "scalar": gym.spaces.Box(-1, 1, (), np.float32),
+    "matrix": gym.spaces.Box(-1, 1, (2, 2), np.float32),
+    "choices": gym.spaces.MultiDiscrete([[2, 4], [3, 2]]),
+    "dict": gym.spaces.Dict(turn=gym.spaces.Discrete(3, start=1), push=gym.spaces.Box(-1, 1, (2, 1), np.float32)),
+    "tuple": gym.spaces.Tuple((gym.spaces.MultiBinary(2), gym.spaces.Dict(a=gym.spaces.MultiDiscrete([2, 3])))),
+}
 
 
 def shown(action: np.ndarray) -> np.ndarray:
     """The pixel that an action paints."""
+    if isinstance(action, dict | tuple):
+        parts = action.values() if isinstance(action, dict) else action
+        return np.resize(sum(int(shown(part).sum()) * (i + 1) for i, part in enumerate(parts)) % 199 + 20, 3).astype(
+            np.uint8
+        )
     return np.resize(np.round(40 * (np.asarray(action, np.float64) + 2)), 3).astype(np.uint8)
 
 
@@ -37,7 +49,7 @@ class Show(gym.Env):
     def __init__(self, render_mode=None, space="discrete", fault="", when=-1, shape=(6, 9, 3), marks="", seconds=1000):
         self.render_mode, self.action_space, self.fault, self.when, self.shape = (
             render_mode,
-            SPACES[space],
+            {**SPACES, **NESTED}[space],
             fault,
             when,
             shape,
@@ -77,6 +89,10 @@ class Show(gym.Env):
             return None
         frame = np.zeros(shape, np.uint8)
         frame[...] = self.pixel if len(shape) == 3 and shape[2] == 3 else self.pixel[0]
+        if self.fault == "real":
+            return (frame / 255).astype(np.float32)
+        if self.fault == "too bright":
+            return frame.astype(np.float32)
         if self.fault == "forgets its seed":
             frame += np.uint8(Show.resets)
         return frame

@@ -5,6 +5,13 @@ import os
 import torch
 
 from oniris_core.common.errors import UserError
+from oniris_core.common.memory import available_memory
+
+
+def memory_of(name: str) -> tuple[int | None, bool]:
+    """Bytes that are free where `common.device` computes (None where nothing says so), and whether that is a GPU."""
+    gpu = name != "cpu" and torch.cuda.is_available()
+    return (int(torch.cuda.mem_get_info()[0]) if gpu else available_memory()), gpu
 
 
 def pick_device(name: str, threads: int) -> torch.device:

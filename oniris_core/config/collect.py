@@ -65,18 +65,23 @@ class CollectParams(Params):
     )
     short_frames: Count = Field(description="a note says how many episodes have fewer frames than this")
     # The rest has defaults, so that a params.yaml from before there were recordings goes on working.
-    source: Literal["environment", "videos", "counter_strike", "minari", "lerobot"] = Field(
+    source: Literal[
+        "environment", "videos", "pictures", "npz", "zarr", "robomimic", "lerobot", "minari", "counter_strike"
+    ] = Field(
         "environment", description="what is recorded: an environment that is played, or recordings in this layout"
     )
     recordings: str = Field("", description="folder of the recordings (empty for an environment)")
-    recording_action_key: str = Field("", description="name of the actions in their files (empty: actions or action)")
+    recording_action_key: str = Field(
+        "", description="name of the actions in their files, or several columns: a, b (empty: actions or action)"
+    )
     recording_action_space: dict[str, Any] = Field(
         {},
         description="action space of the recordings, such as {kind: discrete, sizes: [4]} ({}: declared or inferred)",
     )
-    recording_action_leads_to: Literal["next_frame", "same_frame"] = Field(
-        "next_frame",
-        description="the frame that a row's action leads to: the one after, or the row's own (videos only)",
+    recording_action_lag: Annotated[int, Field(ge=-1024, le=1024)] = Field(
+        0,
+        description="frames by which an action takes effect later than the layout says (-1: a row's action led to its own "
+        "frame)",
     )
     recording_skipped_actions: Literal["last", "all"] = Field(
         "last", description="actions kept of those between two recorded frames when frame_skip is above 1"

@@ -1,6 +1,6 @@
 """Parameters every stage shares (section `common` of params.yaml)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,4 +12,6 @@ class CommonParams(Params):
 
     seed: Count = Field(description="all randomness follows from it")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes the GPU when there is one")
-    threads: Count = Field(description="CPU threads of torch (0: as many as there are cores)")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        description="CPU threads of torch (0: as many as there are cores)"
+    )

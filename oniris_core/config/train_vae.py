@@ -62,3 +62,16 @@ class TrainVaeParams(FitParams):
         if self.crop % space:
             raise ValueError(f"crop = {self.crop} must be a multiple of the space compression {space}, or 0")
         return self
+
+    def clip_bytes(self, height: int, width: int) -> int:
+        """Memory that a clip takes in a training step, bytes, estimated low.
+
+        Its pixels, and float32 features of encoder and decoder that are kept for the gradients: measured, at least 40 times the
+        features that a level hands on.
+        """
+        side = (self.crop, self.crop) if self.crop else (height, width)
+        cells, features = self.clip_frames * side[0] * side[1], 0
+        for time, space, channels in zip(self.time_compression, self.space_compression, self.channels, strict=True):
+            cells //= time * space**2
+            features += cells * channels
+        return self.clip_frames * height * width * 3 + 40 * 4 * features

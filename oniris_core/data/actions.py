@@ -12,7 +12,8 @@ import numpy as np
 from oniris_core.common.errors import UserError
 from oniris_core.common.plain import with_tuples
 
-SUPPORTED = "Discrete, Box, MultiDiscrete, MultiBinary"
+
+SUPPORTED = "Discrete, Box, MultiDiscrete, MultiBinary, and Dict and Tuple of them"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def action_spec(space: gym.Space) -> ActionSpec:
     """The spec of a Gymnasium action space.
 
     Raises:
-        UserError: the space is not one of Discrete, Box, MultiDiscrete, MultiBinary (one-dimensional).
+        UserError: the space is not Discrete, nor a one-dimensional Box, MultiDiscrete or MultiBinary (see `flat_actions`).
     """
     if isinstance(space, gym.spaces.Discrete):
         return ActionSpec("discrete", (int(space.n),), start=(int(space.start),))
@@ -96,4 +97,4 @@ def action_spec(space: gym.Space) -> ActionSpec:
         bounded = np.isfinite(space.low) & np.isfinite(space.high)
         low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
         return ActionSpec("box", (1,) * space.shape[0], tuple(map(float, low)), tuple(map(float, high)))
-    raise UserError(f"unsupported action space {space}; supported are one-dimensional {SUPPORTED}")
+    raise UserError(f"unsupported action space {space}; supported are {SUPPORTED}")

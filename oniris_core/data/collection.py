@@ -22,7 +22,7 @@ from oniris_core.common.errors import Interrupted, OnirisError, UserError
 from oniris_core.common.files import atomic_write
 from oniris_core.common.process import StopRequest
 from oniris_core.config.collect import CollectParams
-from oniris_core.data.environments import make_env, screen_of
+from oniris_core.data.environments import make_env, said_of_screen, screen_of
 from oniris_core.data.episode import Episode
 from oniris_core.data.policies import load_policy
 from oniris_core.data.rollouts import episode_seed, play_episode, repeats_itself
@@ -55,12 +55,14 @@ class Facts:
     Attributes:
         lengths: int64 [E], rows of each.
         screen: height and width it renders, pixels.
+        said: what was done to its screen that a person may not expect, or nothing.
         deterministic: whether the first rows of the first episode came out the same twice; None if that one was left out.
     """
 
     lengths: np.ndarray
     screen: tuple[int, int]
     deterministic: bool | None
+    said: str
 
 
 def episode_file(folder: Path, index: int) -> Path:
@@ -90,16 +92,17 @@ def read_facts(files: list[Path]) -> Facts:
     """
     if not files:
         raise UserError("every episode failed: there is nothing to write")
-    lengths, screens, deterministic = [], [], None
+    lengths, screens, deterministic, said = [], [], None, ""
     for file in files:
         with np.load(file, allow_pickle=False) as archive:
             lengths.append(len(archive["rewards"]))
             screens.append(tuple(archive["screen"].tolist()))
+            said = str(archive["said"]) if "said" in archive else ""
             deterministic = bool(archive["deterministic"]) if "deterministic" in archive else deterministic
     if other := next((screen for screen in screens if screen != screens[0]), None):
         raise UserError(f"the screen is {screens[0][0]} x {screens[0][1]} pixels in one episode and {other[0]} x {other[1]} in "
                         "another; it must stay the same")  # fmt: skip
-    return Facts(np.array(lengths), screens[0], deterministic)
+    return Facts(np.array(lengths), screens[0], deterministic, said)
 
 
 def collect_episodes(
@@ -240,7 +243,7 @@ def _play(params: CollectParams, seed: int, index: int, policy_sha256: str, limi
     # A new one for each episode: some, as BipedalWalker-v3, play differently in a world that was played in before.
     with closing(_environment(params)) as env:
         episode = play_episode(env, params, seed, index, make_policy)
-        facts: dict[str, Any] = {"screen": screen_of(env).shape[:2]}
+        facts: dict[str, Any] = {"screen": screen_of(env).shape[:2], "said": said_of_screen(env)}
     if index == 0:
         with closing(_environment(params)) as env:
             facts["deterministic"] = repeats_itself(env, params, seed, index, make_policy, episode)

@@ -16,6 +16,7 @@ from PIL import Image
 from oniris_core.common.errors import UserError
 from oniris_core.common.naming import nearest
 from oniris_core.data.actions import action_spec
+from oniris_core.data.flat_actions import with_flat_actions
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -50,7 +51,7 @@ def make_env(
     wrappers: Sequence[tuple[str, dict[str, Any]]] = (),
     import_code: bool = False,
 ) -> gym.Env:
-    """An environment that renders RGB arrays and has a supported action space.
+    """An environment that renders RGB arrays and has a supported action space, flat where its own is not.
 
     Args:
         env_id: Gymnasium id with version; `module:Env-v0` needs `import_module`.
@@ -82,6 +83,7 @@ def make_env(
     if "rgb_array" not in env.metadata.get("render_modes", []):
         raise UserError(f"environment '{env_id}' cannot render to rgb_array, so there are no frames to learn from")
     try:
+        env = with_flat_actions(env)
         action_spec(env.action_space)
     except UserError as error:
         raise UserError(f"environment '{env_id}': {error}") from None
@@ -146,19 +148,33 @@ def frame_rate(env: gym.Env, frame_skip: int) -> float:
 
 
 def screen_of(env: gym.Env) -> np.ndarray:
-    """The rendered screen, uint8 [H, W, 3]; a grey one ([H, W] or [H, W, 1]) is repeated in three channels.
+    """The rendered screen, uint8 [H, W, 3].
+
+    A grey one ([H, W] or [H, W, 1]) is repeated in three channels, an alpha channel dropped, and real numbers from 0 to 1
+    become 0 to 255; `said_of_screen` tells a person.
 
     Raises:
         UserError: the environment renders something else.
     """
     screen: Any = env.render()
-    if isinstance(screen, np.ndarray) and screen.dtype == np.uint8 and screen.size:
-        if screen.ndim == 2 or (screen.ndim == 3 and screen.shape[2] == 1):
-            return np.repeat(screen.reshape(*screen.shape[:2], 1), 3, axis=2)
-        if screen.ndim == 3 and screen.shape[2] == 3:
-            return screen
+    if isinstance(screen, np.ndarray) and screen.size and screen.ndim in (2, 3):
+        channels = screen.shape[2] if screen.ndim == 3 else 1
+        real = screen.dtype.kind == "f" and bool(((screen >= 0) & (screen <= 1)).all())
+        if channels in (1, 3, 4) and (screen.dtype == np.uint8 or real):
+            whole = np.rint(screen * 255).astype(np.uint8) if real else screen
+            if channels == 1:
+                return np.repeat(whole.reshape(*whole.shape[:2], 1), 3, axis=2)
+            return np.ascontiguousarray(whole[..., :3]) if channels == 4 else whole
     what = f"{screen.dtype} {list(screen.shape)}" if isinstance(screen, np.ndarray) else type(screen).__name__
-    raise UserError(f"the environment renders {what}, but an RGB or grey array, uint8 [H, W, 3] or [H, W], is needed")
+    raise UserError(f"the environment renders {what}, but an RGB, RGBA or grey array is needed: uint8, or real numbers from 0 "
+                    "to 1, [H, W, 3], [H, W, 4] or [H, W]")  # fmt: skip
+
+
+def said_of_screen(env: gym.Env) -> str:
+    """What `screen_of` does to the screen that a person may not expect; empty where it takes it as it is."""
+    screen: Any = env.render()
+    said = ["its alpha channel is dropped"] if screen.ndim == 3 and screen.shape[2] == 4 else []
+    return " and ".join([*said, *(["real numbers from 0 to 1 become 0 to 255"] if screen.dtype.kind == "f" else [])])
 
 
 def fit_screen(screen: np.ndarray, height: int, width: int, resize: str = "stretch") -> np.ndarray:

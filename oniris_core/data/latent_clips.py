@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oniris_core.common.errors import UserError
 from oniris_core.data.clips import ClipIndex, index_clips
 from oniris_core.data.latents import LatentStore
 
@@ -35,8 +36,16 @@ class LatentClips:
         episodes = np.flatnonzero(store.split == split)
         self._starts = np.concatenate([[0], store.episode_ends[:-1]])
         lengths = (store.episode_ends - self._starts)[episodes]
-        self.store, self._length, self.before = store, length, before
+        self.store, self._length, self.before, self._longest = store, length, before, int(lengths.max(initial=0))
         self.index: ClipIndex = index_clips(episodes, lengths, length, what)
+
+    def refuse_older(self, age: int) -> None:
+        """Raise UserError if a forecast is to see frames from longer ago than any episode has."""
+        if age > self._longest:
+            raise UserError(
+                f"train.forecast_ages reaches {age} latent frames back, but the longest episode has {self._longest}: "
+                f"choose ages up to {self._longest}, or collect longer episodes"
+            )
 
     @property
     def in_memory(self) -> bool:

@@ -11,6 +11,7 @@ from oniris_core.common.seeds import numpy_rng
 from oniris_core.config.collect import CollectParams
 from oniris_core.data.actions import action_spec
 from oniris_core.data.environments import fit_screen, screen_of
+from oniris_core.data.flat_actions import FlatBox
 from oniris_core.data.episode import Episode
 from oniris_core.data.heuristics import Policy, heuristic_for
 from oniris_core.data.policies import PolicyMaker, played_action
@@ -24,6 +25,12 @@ def episode_seed(seed: int, index: int) -> int:
     if seed >= 2**43:
         raise UserError(f"common.seed = {seed} is too large to collect with: at most 2^43 - 1")
     return seed * 2**20 + index
+
+
+def longest(env: gym.Env, params: CollectParams) -> int:
+    """Frames that an episode can have at most."""
+    steps = env.spec.max_episode_steps if env.spec else None
+    return min(params.max_frames, 1 + -(-steps // params.frame_skip)) if steps else params.max_frames
 
 
 def who_plays(index: int, params: CollectParams, seed: int) -> tuple[str, float]:
@@ -141,11 +148,16 @@ def repeats_itself(
 def _chosen(space: gym.Space, player: _Player, observation: Any, noise: float, rng: np.random.Generator) -> Any:
     """The action of a heuristic or policy, with Gaussian noise where that is asked for and the space is a Box."""
     assert player.policy is not None
-    action = played_action(space, player.policy(observation), player.name)
+    given = player.policy(observation)
+    if isinstance(space, FlatBox) and not isinstance(given, np.ndarray):
+        return space.flat(given)
+    action = played_action(space, given, player.name)
     if not noise or not isinstance(space, gym.spaces.Box):
         return action
     spec = action_spec(space)
     half = (np.array(spec.high) - np.array(spec.low)) / 2
+    if isinstance(space, FlatBox):
+        return space.nearest(action + noise * half * rng.standard_normal(action.shape))
     return np.clip(action + noise * half * rng.standard_normal(action.shape), space.low, space.high).astype(space.dtype)
 
 

@@ -4,21 +4,24 @@ Of n = `frame_skip` frames one is kept: frames 0, n, 2n, ...; what is left behin
 kept frames lie n actions. `last` keeps the one right before the later frame, `all` keeps all n, in order, as components of
 one action; the rewards between two kept frames are added up.
 
+Recordings have one frame more than actions, or as many: then the last action leads nowhere. Which it is shows only when
+all frames have been read; it is noted with the recording.
+
 A long recording becomes consecutive episodes. The last frame of one is the first of the next, where it stands for the
 reset, so that every step of the recording is in exactly one episode.
 """
 
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import atomic_write, to_json
+from oniris_core.common.memory import refuse_frames
 from oniris_core.common.process import StopRequest
 from oniris_core.common.seeds import numpy_rng
 from oniris_core.config.collect import CollectParams
@@ -50,7 +53,9 @@ def held_out_recordings(count: int, params: CollectParams, seed: int) -> np.ndar
     return held_out
 
 
-def episodes_of(recording: Recording, spec: ActionSpec, params: CollectParams, number: int, name: str) -> Iterator[Episode]:
+def episodes_of(
+    recording: Recording, spec: ActionSpec, params: CollectParams, number: int, name: str
+) -> Iterator[Episode]:
     """The episodes of a recording, one by one, as its frames are read.
 
     Args:
@@ -70,21 +75,26 @@ def episodes_of(recording: Recording, spec: ActionSpec, params: CollectParams, n
     terminated = np.concatenate([[False], recording.terminated[: steps * n].reshape(steps, n).any(1)])
 
     pending, first, part = list[np.ndarray](), 0, 0
+
+    def episode() -> Episode:
+        rows = slice(first, first + len(pending))
+        ends, cut = terminated[rows].copy(), np.zeros(len(pending), bool)
+        played, won = actions[rows].copy(), rewards[rows].copy()
+        played[0], won[0], ends[0] = actions[0], 0, False
+        cut[-1] = len(pending) > 1 and not ends[-1]
+        states = recording.states[first * n : (first + len(pending) - 1) * n + 1 : n]
+        return Episode(np.stack(pending), played, won, ends, cut, states, number * 2**20 + part)
+
     for index, frame in enumerate(recording.frames):
         row, between = divmod(index, n)
         if between or row > steps:
             continue
         pending.append(fit_screen(frame, params.height, params.width, params.resize))
-        if len(pending) < most and row < steps:
-            continue
-        rows = slice(first, row + 1)
-        ends, cut = terminated[rows].copy(), np.zeros(len(pending), bool)
-        played, won = actions[rows].copy(), rewards[rows].copy()
-        played[0], won[0], ends[0] = actions[0], 0, False
-        cut[-1] = len(pending) > 1 and not ends[-1]
-        states = recording.states[first * n : row * n + 1 : n]
-        yield Episode(np.stack(pending), played, won, ends, cut, states, number * 2**20 + part)
-        pending, first, part = pending[-1:], row, part + 1
+        if len(pending) == most:
+            yield episode()
+            pending, first, part = pending[-1:], row, part + 1
+    if len(pending) > 1 or (pending and not part):
+        yield episode()
 
 
 def _filler(spec: ActionSpec) -> np.ndarray:
@@ -95,12 +105,19 @@ def _filler(spec: ActionSpec) -> np.ndarray:
     return np.array(spec.start[0] if spec.kind == "discrete" else spec.start, np.int64)
 
 
-def finished(folder: Path, number: int) -> list[Path] | None:
-    """The episode files of recording `number`, or None while it is not finished."""
+@dataclass(frozen=True)
+class Note:
+    """What is kept of a finished recording: how many episodes it became, and what its files held."""
+
+    episodes: int
+    frames: int
+    actions: int
+
+
+def finished(folder: Path, number: int) -> Note | None:
+    """What recording `number` became, or None while it is not finished."""
     note = folder / f"recording_{number:06d}.json"
-    if not note.exists():
-        return None
-    return [_episode_file(folder, number, part) for part in range(json.loads(note.read_bytes()))]
+    return Note(**json.loads(note.read_bytes())) if note.exists() else None
 
 
 def convert(source: Source, spec: ActionSpec, params: CollectParams, folder: Path, stop: StopRequest) -> Iterator[str]:
@@ -113,16 +130,51 @@ def convert(source: Source, spec: ActionSpec, params: CollectParams, folder: Pat
     for number, name in enumerate(source.files.of):
         if finished(folder, number) is not None:
             continue
+        recording = source.read(name)
+        refuse_frames(min(params.max_frames, len(recording.actions) // params.frame_skip + 1), params.height, params.width, 1)
+        frames = Counted(recording.frames)
         parts = 0
-        for part, episode in enumerate(episodes_of(source.read(name), spec, params, number, name)):
+        lagging = replace(recording, frames=frames).lagging(params.recording_action_lag)
+        for part, episode in enumerate(episodes_of(lagging, spec, params, number, name)):
             stop.raise_if_set()
             data = io.BytesIO()
             np.savez(data, **{field.name: getattr(episode, field.name) for field in fields(Episode)})
-            atomic_write(_episode_file(folder, number, part), data.getvalue())
+            atomic_write(episode_file(folder, number, part), data.getvalue())
             parts = part + 1
-        atomic_write(folder / f"recording_{number:06d}.json", to_json(parts).encode())
+        if not parts:
+            raise UserError(f"{name} has {frames.count} frames, no more than collect.recording_action_lag = "
+                            f"{params.recording_action_lag} leaves out: lower it")  # fmt: skip
+        note = Note(parts, frames.count, len(recording.actions))
+        atomic_write(folder / f"recording_{number:06d}.json", to_json(asdict(note)).encode())
         yield name
 
 
-def _episode_file(folder: Path, number: int, part: int) -> Path:
+class Counted:
+    """An iterable that counts what is taken from it."""
+
+    def __init__(self, items: Iterable[np.ndarray]):
+        self._items, self.count = items, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for item in self._items:
+            self.count += 1
+            yield item
+
+
+def said_of(notes: list[Note]) -> str:
+    """How frames and actions of all recordings go together, in words."""
+    more, same = (
+        sum(note.frames == note.actions + 1 for note in notes),
+        sum(note.frames == note.actions for note in notes),
+    )
+    parts = []
+    if more:
+        parts.append(f"{more} with one frame more than actions, of which nothing is dropped")
+    if same:
+        parts.append(f"{same} with as many actions as frames, of which one leads nowhere and is dropped")
+    return "; ".join(parts)
+
+
+def episode_file(folder: Path, number: int, part: int) -> Path:
+    """Where episode `part` of recording `number` lies until the store is written."""
     return folder / f"recording_{number:06d}_{part:06d}.npz"

@@ -6,7 +6,6 @@ steps across and 15 steps up and down; `frame_i_helperarr`, whether this frame s
 which repeats earlier actions, is not read. `frame_i_y` is what was pressed at frame i; it leads to frame i+1.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from oniris_core.common.errors import UserError
 from oniris_core.data.actions import ActionSpec
+from oniris_core.data.recordings.checks import visible
 from oniris_core.data.recordings.hdf5 import dataset, open_hdf5, values
 from oniris_core.data.recordings.recording import MAX_PIXELS, Files, Recording
 
@@ -24,17 +24,15 @@ FRAME_RATE = 16.0
 class CounterStrike:
     """The .hdf5 files below a folder, each a recording of its own, with its kills as rewards."""
 
+    cameras: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     frame_rate: float | None = FRAME_RATE
     declared: ActionSpec | None = ActionSpec("multi_binary", (1,) * COMPONENTS)
 
-    def __init__(self, root: Path, same_frame: bool):
-        found = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in (".hdf5", ".h5"))
+    def __init__(self, root: Path):
+        found = [path for path in visible(root) if path.suffix.lower() in (".hdf5", ".h5")]
         if not found:
             raise UserError(f"{root} holds no .hdf5 files: name the folder of the data set with collect.recordings")
-        if same_frame:
-            raise UserError("collect.recording_action_leads_to = same_frame: in this data set an action leads to the next frame")
-        # Numbers in names count: file 2 comes before file 10.
-        found.sort(key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.as_posix())])
         self.files = Files(root, {path.relative_to(root).as_posix(): (path,) for path in found})
 
     def size(self, name: str) -> tuple[int, int]:
@@ -73,7 +71,9 @@ class CounterStrike:
                 if f"frame_{i}_helperarr" in keys:
                     noted = dataset(file, f"frame_{i}_helperarr", path)
                     if noted.shape != (2,):
-                        raise UserError(f"{path}: 'frame_{i}_helperarr' has the shape {noted.shape}, but (2,) is needed")
+                        raise UserError(
+                            f"{path}: 'frame_{i}_helperarr' has the shape {noted.shape}, but (2,) is needed"
+                        )
                     events[i] = values(noted)
             if f"frame_{count}_y" in keys:
                 raise UserError(f"{path} has {count} frames, but more actions: 'frame_{count}_y' has no frame")

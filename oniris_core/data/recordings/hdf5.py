@@ -9,7 +9,7 @@ import numpy as np
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.optional import optional
-from oniris_core.data.recordings.tables import refuse_absurd
+from oniris_core.data.recordings.checks import refuse_absurd
 
 
 @contextlib.contextmanager
@@ -27,22 +27,51 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         raise UserError(f"{path} cannot be read as HDF5: {' '.join(str(error).split())}") from None
 
 
-def dataset(file: Any, name: str, path: Path) -> Any:
+def dataset(file: Any, name: str, path: Path, rows: bool = False) -> Any:
     """The dataset `name` of an open file, not read yet.
+
+    Args:
+        file: from `open_hdf5`.
+        name: its path in the file.
+        path: of the file, for messages.
+        rows: it is read row by row, so only a row must be of a sane size.
 
     Raises:
         UserError: missing, a link, data kept in another file, not of numbers, or absurdly large.
     """
     h5py = optional("h5py", "recordings", "reading HDF5 files")
-    link = file.get(name, getlink=True)
-    if link is None:
-        raise UserError(f"{path} has no '{name}', so it is not a recording of the layout asked for")
-    refuse_foreign(link, file, name, path)
-    found = file[name]
+    found = _found(file, name, path)
     if not isinstance(found, h5py.Dataset):
         raise UserError(f"{path}: '{name}' is not an array")
-    refuse_absurd(found.shape or (), found.dtype, f"{path}: '{name}'")
+    shape = found.shape or ()
+    refuse_absurd(shape[1:] if rows else shape, found.dtype, f"{path}: '{name}'")
+    if found.chunks:
+        refuse_absurd(found.chunks, found.dtype, f"{path}: a chunk of '{name}'")
     return found
+
+
+def group(file: Any, name: str, path: Path) -> Any:
+    """The group `name` of an open file.
+
+    Raises:
+        UserError: missing, a link, or not a group.
+    """
+    h5py = optional("h5py", "recordings", "reading HDF5 files")
+    found = _found(file, name, path)
+    if not isinstance(found, h5py.Group):
+        raise UserError(f"{path}: '{name}' is not a group")
+    return found
+
+
+def _found(file: Any, name: str, path: Path) -> Any:
+    at = file
+    for part in name.split("/"):
+        link = at.get(part, getlink=True) if hasattr(at, "keys") else None
+        if link is None:
+            raise UserError(f"{path} has no '{name}', so it is not a recording of the layout asked for")
+        refuse_foreign(link, at, part, path)
+        at = at[part]
+    return at
 
 
 def refuse_foreign(link: Any, file: Any, name: str, path: Path) -> None:
@@ -58,3 +87,10 @@ def refuse_foreign(link: Any, file: Any, name: str, path: Path) -> None:
 def values(found: Any) -> np.ndarray:
     """All values of a dataset that `dataset` has checked."""
     return np.asarray(found[()])
+
+
+def streamed(found: Any) -> Iterator[np.ndarray]:
+    """The rows of a dataset one by one, read in the blocks it is kept in."""
+    step = max(found.chunks[0] if found.chunks else 1, min(16, 2**24 // max(int(np.prod(found.shape[1:])), 1)), 1)
+    for start in range(0, found.shape[0], step):
+        yield from np.asarray(found[start : start + step])

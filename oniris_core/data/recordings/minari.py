@@ -23,11 +23,10 @@ from oniris_core.data.recordings.spaces import numbers
 class Minari:
     """The episodes of a data set whose observations are, or contain, images."""
 
+    notes: tuple[str, ...] = ()
     frame_rate: float | None = None
 
-    def __init__(self, root: Path, camera: str, same_frame: bool):
-        if same_frame:
-            raise UserError("collect.recording_action_leads_to = same_frame: in Minari data an action leads to the next frame")
+    def __init__(self, root: Path, camera: str):
         optional("h5py", "recordings", "reading Minari data sets")
         minari = optional("minari", "recordings", "reading Minari data sets")
         folder = root / "data" if (root / "data").is_dir() else root
@@ -37,8 +36,12 @@ class Minari:
                 raise UserError(f"{path} is missing, so {root} is not a Minari data set with HDF5 storage")
         try:
             metadata = json.loads(described.read_bytes())
-            if not {"observation_space", "action_space"} <= set(metadata):  # Minari would make the environment to learn them
-                raise UserError(f"{described} does not say its observation_space and action_space: write it with Minari 0.5")
+            if not {"observation_space", "action_space"} <= set(
+                metadata
+            ):  # Minari would make the environment to learn them
+                raise UserError(
+                    f"{described} does not say its observation_space and action_space: write it with Minari 0.5"
+                )
             with open_hdf5(self._file) as file:
                 _refuse_foreign(file, self._file)
             self._data = minari.MinariDataset(folder)
@@ -50,7 +53,7 @@ class Minari:
             raise UserError(f"{root} cannot be read as a Minari data set: {' '.join(repr(error).split())}") from None
         if not indices:
             raise UserError(f"{root} holds no episodes")
-        self._camera = _image(spaces, camera, root)
+        self._camera, self.cameras = _image(spaces, camera, root)
         self._size: tuple[int, int] = (spaces[self._camera] if self._camera else spaces).shape[:2]
         bounded = not isinstance(space, gym.spaces.Box) or bool(space.is_bounded())
         self.declared: ActionSpec | None = action_spec(space) if bounded else None
@@ -75,7 +78,9 @@ class Minari:
         if not len(rewards) == len(ended) == len(actions):
             raise UserError(f"{where}: {len(actions)} actions, {len(rewards)} rewards and {len(ended)} terminations")
         if (len(actions) + 1) * self._size[0] * self._size[1] * 3 > MAX_BYTES:
-            raise UserError(f"{where} holds {len(actions) + 1} frames of {self._size}; at most {MAX_BYTES} bytes are read")
+            raise UserError(
+                f"{where} holds {len(actions) + 1} frames of {self._size}; at most {MAX_BYTES} bytes are read"
+            )
         return Recording(
             self._frames(name, len(actions) + 1), actions, rewards.astype(np.float32), ended.astype(bool),
             np.zeros((len(actions) + 1, 0), np.float32),
@@ -92,16 +97,17 @@ class Minari:
         yield from frames
 
 
-def _image(space: gym.Space, camera: str, root: Path) -> str:
-    """The entry of the observations that holds the frames; empty where the observation is the frame."""
+def _image(space: gym.Space, camera: str, root: Path) -> tuple[str, tuple[str, ...]]:
+    """The entry of the observations that holds the frames, and all that do; empty where the observation is the frame."""
     if not isinstance(space, gym.spaces.Dict):
         if camera or not _is_image(space):
             raise UserError(f"{root}: observations are {space}, but frames, uint8 [H, W, 3], are needed")
-        return ""
+        return "", ()
     images = [name for name, entry in space.spaces.items() if _is_image(entry)]
     if camera not in images and (camera or len(images) != 1):
         raise UserError(f"{root} has the frames {images} in its observations: choose with collect.recording_camera")
-    return camera or images[0]
+    chosen = camera or images[0]
+    return chosen, (chosen, *(name for name in images if name != chosen))
 
 
 def _is_image(space: Any) -> bool:

@@ -1,7 +1,8 @@
 """What every reader of recorded data makes of its files: recordings of frames and of the steps between them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +19,13 @@ MAX_PIXELS = 2**26
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording of T frames. Step k leads from frame k to frame k+1, so there are T-1 of them.
+    """One recording of T frames. Step k leads from frame k to frame k+1.
 
     Attributes:
         frames: uint8 [H, W, 3] each, T of them, all of one size; raises UserError where the files hold fewer or more.
-        actions: [T-1] or [T-1, components], as the files have them.
-        rewards: float32 [T-1].
-        terminated: bool [T-1].
+        actions: [T-1] or [T-1, components], as the files have them; or T of them, where the last one leads to no frame.
+        rewards: float32, as many as actions.
+        terminated: bool, as many as actions.
         states: float32 [T, S].
     """
 
@@ -41,6 +42,24 @@ class Recording:
         zeros = np.zeros(steps, np.float32)
         return Recording(frames, actions, zeros, zeros.astype(bool), np.zeros((steps + 1, 0), np.float32))
 
+    def lagging(self, lag: int) -> "Recording":
+        """The recording if every action takes effect `lag` frames later than it seems, or earlier where that is negative.
+
+        Frames that no recorded action leads to are left out: the first `lag` ones, or the last ones.
+        """
+        if lag <= 0:
+            steps = len(self.actions) + lag
+            rewards, terminated = self.rewards[: max(steps, 0)], self.terminated[: max(steps, 0)]
+            return replace(self, actions=self.actions[-lag:], rewards=rewards, terminated=terminated)
+        count = max(len(self.actions) - lag, 0)
+        return Recording(
+            islice(self.frames, lag, None),
+            self.actions[:count],
+            self.rewards[lag:],
+            self.terminated[lag:],
+            self.states[lag:],
+        )
+
 
 @dataclass(frozen=True)
 class Files:
@@ -53,7 +72,7 @@ class Files:
     """
 
     root: Path
-    of: dict[str, tuple[Path, ...]]
+    of: Mapping[str, tuple[Path, ...]]
     shared: tuple[Path, ...] = field(default=())
 
     @property
@@ -69,11 +88,15 @@ class Source(Protocol):
         files: what it reads.
         frame_rate: frames per second, or None where the source does not say.
         declared: the action space, where the source has a fixed one or says so itself.
+        cameras: what `collect.recording_camera` may name, the chosen one first; empty where there is nothing to choose.
+        notes: what was done to the frames that a person may not expect, one clause each.
     """
 
     files: Files
     frame_rate: float | None
     declared: ActionSpec | None
+    cameras: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def size(self, name: str) -> tuple[int, int]:
         """Height and width of a recording's frames, pixels, without reading them all."""

@@ -1,6 +1,6 @@
 """Which reader reads what; what all recordings of a source must agree on; the digest of its files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from oniris_core.common.errors import UserError
@@ -8,11 +8,31 @@ from oniris_core.common.files import sha256_file
 from oniris_core.config.collect import CollectParams
 from oniris_core.data.actions import ActionSpec
 from oniris_core.data.recordings.counter_strike import CounterStrike
+from oniris_core.data.recordings.layouts import layouts_in
 from oniris_core.data.recordings.lerobot import LeRobot
 from oniris_core.data.recordings.minari import Minari
+from oniris_core.data.recordings.npz_episodes import NpzEpisodes
+from oniris_core.data.recordings.pictures import Pictures
 from oniris_core.data.recordings.recording import Source
+from oniris_core.data.recordings.robomimic import Robomimic
 from oniris_core.data.recordings.spaces import fitted, given_space, inferred_space
 from oniris_core.data.recordings.videos import Videos
+from oniris_core.data.recordings.zarr_buffer import ZarrBuffer
+
+
+def recognised(params: CollectParams) -> CollectParams:
+    """The parameters with the layout that the folder has, where they name an environment.
+
+    Raises:
+        UserError: no such folder, or it has no layout that is known, or several.
+    """
+    if params.source != "environment":
+        return params
+    found = layouts_in(_folder(params))
+    if len(found) != 1:
+        what = f"several layouts, {' and '.join(found)}" if found else "no layout that is known: see docs/recordings.md"
+        raise UserError(f"{params.recordings} holds {what}")
+    return params.model_copy(update={"source": found[0]})
 
 
 def open_source(params: CollectParams) -> Source:
@@ -21,29 +41,41 @@ def open_source(params: CollectParams) -> Source:
     Raises:
         UserError: no such folder, or it does not have the layout of `params.source`.
     """
+    root = _folder(params)
+    if params.max_frames < 2:
+        raise UserError("collect.max_frames = 1 leaves no step between two frames: recordings need at least 2")
+    key, camera, layout = params.recording_action_key, params.recording_camera, params.source
+    if key and layout in ("counter_strike", "minari"):
+        raise UserError(f"collect.recording_action_key = {key}: the source {layout} has actions of a fixed name")
+    if camera and layout in ("videos", "pictures", "counter_strike"):
+        raise UserError(f"collect.recording_camera = {camera}: the source {layout} has no cameras to choose from")
+    there = layouts_in(root)
+    if len(there) > 1:
+        raise UserError(f"{root} holds several layouts, {' and '.join(there)}: name a folder with only one of them")
+    if there and there[0] != layout:
+        raise UserError(f"{root} has the layout {there[0]}, not {layout}: set collect.source: {there[0]}")
+    readers: dict[str, Callable[[], Source]] = {
+        "videos": lambda: Videos(root, key),
+        "pictures": lambda: Pictures(root, key),
+        "npz": lambda: NpzEpisodes(root, key, camera),
+        "zarr": lambda: ZarrBuffer(root, key, camera),
+        "robomimic": lambda: Robomimic(root, key, camera),
+        "lerobot": lambda: LeRobot(root, key, camera),
+        "minari": lambda: Minari(root, camera),
+        "counter_strike": lambda: CounterStrike(root),
+    }
+    return readers[layout]()
+
+
+def _folder(params: CollectParams) -> Path:
     root = Path(params.recordings)
     if not params.recordings:
-        raise UserError(f"collect.source = {params.source} needs a folder: set collect.recordings")
+        raise UserError(f"collect.source = {params.source}: recordings need a folder, set collect.recordings")
     if not root.exists():
         raise UserError(f"collect.recordings = {root} does not exist: name the folder with the recordings")
     if not root.is_dir():
         raise UserError(f"collect.recordings = {root} is a file: name the folder it is in")
-    if params.max_frames < 2:
-        raise UserError("collect.max_frames = 1 leaves no step between two frames: recordings need at least 2")
-    key, camera, same = (
-        params.recording_action_key, params.recording_camera, params.recording_action_leads_to == "same_frame"
-    )  # fmt: skip
-    if key and params.source in ("counter_strike", "minari"):
-        raise UserError(f"collect.recording_action_key = {key}: the source {params.source} has actions of a fixed name")
-    if camera and params.source in ("videos", "counter_strike"):
-        raise UserError(f"collect.recording_camera = {camera}: the source {params.source} has no cameras to choose from")
-    if params.source == "videos":
-        return Videos(root, key, same)
-    if params.source == "counter_strike":
-        return CounterStrike(root, same)
-    if params.source == "minari":
-        return Minari(root, camera, same)
-    return LeRobot(root, key, camera, same)
+    return root
 
 
 def agreed_space(source: Source, params: CollectParams) -> ActionSpec:

@@ -61,7 +61,9 @@ def given_space(value: dict[str, Any]) -> ActionSpec:
     sizes, low, high = lists["sizes"], list(map(float, lists["low"])), list(map(float, lists["high"]))
     if kind == "box":
         if not low or len(low) != len(high) or not all(-1e30 < a < b < 1e30 for a, b in zip(low, high, strict=True)):
-            raise UserError(f"{what}: a box needs finite bounds, as many low as high, each low below its high, not {value}")
+            raise UserError(
+                f"{what}: a box needs finite bounds, as many low as high, each low below its high, not {value}"
+            )
         return ActionSpec("box", (1,) * len(low), tuple(low), tuple(high))
     if not sizes or not all(0 < size <= MAX_CHOICES for size in sizes) or (kind == "discrete" and len(sizes) != 1):
         many = "one number" if kind == "discrete" else "numbers"
@@ -124,7 +126,9 @@ def fitted(actions: np.ndarray, spec: ActionSpec, where: str) -> np.ndarray:
         actions = actions.astype(np.float32).reshape(len(actions), -1)
     shape = () if spec.kind == "discrete" else (components,)
     if actions.shape[1:] != shape or (spec.kind != "box" and actions.dtype.kind == "f"):
-        raise UserError(f"{where} has {_looks(actions)}, but the action space is {spec.kind} with {components} components")
+        raise UserError(
+            f"{where} has {_looks(actions)}, but the action space is {spec.kind} with {components} components"
+        )
     if spec.kind == "box":
         low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
     else:
