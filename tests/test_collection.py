@@ -133,7 +133,7 @@ def test_a_worker_that_dies_once_is_replaced(params_only: Path, run: Run, tmp_pa
     [
         ("size", r"change size, from 6 x 9 to 7 x 9 pixels"),
         ("sizes", r"the screen is 6 x 9 pixels in one episode and 7 x 9 in another"),
-        ("nothing", r"renders NoneType, but an RGB or grey array"),
+        ("nothing", r"renders NoneType, but an RGB, RGBA or grey array"),
         ("not finite", r"not finite, in the episode reset with 2"),
     ],
 )
