@@ -175,4 +175,5 @@ def test_repetitions_alternate() -> None:
 def test_the_readme_names_every_benchmark() -> None:
     text = (ROOT / "benchmarks/README.md").read_text()
     scripts = {path.stem for path in project_files("benchmarks/*.py")} - {"__init__", "harness"}
+    scripts |= {path.parent.name for path in project_files("benchmarks/*/__main__.py")}
     assert set(re.findall(r"python -m benchmarks\.(\w+)", text)) == scripts
