@@ -29,6 +29,10 @@ def action_features(store: LatentStore, first: int, end: int) -> np.ndarray:
     return store.action_spec.encode(store.actions[first:end]).reshape(end - first, -1)
 
 
+FAR = 10
+"""How many times as long ago as the longest episode a clip may reach: such frames are copies, and cost memory."""
+
+
 class LatentClips:
     """Clips of `length` latent frames from the episodes of one split, and the `before` frames before each."""
 
@@ -40,8 +44,11 @@ class LatentClips:
         self.index: ClipIndex = index_clips(episodes, lengths, length, what)
 
     def refuse_older(self, age: int) -> None:
-        """Raise UserError if a forecast is to see frames from longer ago than any episode has."""
-        if age > self._longest:
+        """Raise UserError if a forecast is to see frames from much longer ago than any episode has.
+
+        A little longer does no harm: an episode stood still before it began, so short ones need no other ages.
+        """
+        if age > FAR * self._longest:
             raise UserError(
                 f"train.forecast_ages reaches {age} latent frames back, but the longest episode has {self._longest}: "
                 f"choose ages up to {self._longest}, or collect longer episodes"
