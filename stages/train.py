@@ -104,7 +104,7 @@ def app(
         write_training_report(report, {**metrics, **counts}, history, pictures, tables)
         save_world(
             out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record,
-            steps=params.steps, snapshots=trainer.snapshots, kept=folder / "snapshots",
+            steps=trainer.state.step, snapshots=trainer.snapshots, kept=folder / "snapshots",
         )  # fmt: skip
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 
