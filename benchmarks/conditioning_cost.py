@@ -7,8 +7,8 @@ All three run the project's own UNet at the same widths, forward and backward, o
 - **two streams** (Oniris): one pass over clean and noised copies of the clip; all n + 1 frames are targets, frame i with
   i frames of context. Cost per predicted frame: the pass / (n + 1).
 - **frame stacking**: one pass per target, its last 4 clean frames stacked as channels beside it, no other access to the
-  past: the temporal modules are skipped (`FrameOnly`). It remembers 4 frames whatever n is, so its cost does not depend
-  on n. Cost per predicted frame: the pass.
+  past: a clip of one frame. It remembers 4 frames whatever n is, so its cost does not depend on n. Cost per predicted
+  frame: the pass.
 - **cross-attention**: one pass per target: n clean frames and one noised one through the same blocks, in which every
   frame attends to those before it; only the noised frame's output is trained on. The context must go through the
   network because each attention reads its keys and values there. A cheaper encoder of the context would lower
@@ -46,7 +46,6 @@ from benchmarks.harness import (
 from oniris_core.common.devices import pick_device
 from oniris_core.evaluation.curves import save_figure
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
-from oniris_core.world.context import Context, FrameOnly, Parallel
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.unet import FrameInfo, UNet
 
@@ -64,9 +63,7 @@ class OneStream(nn.Module):
         self.action = MPConv(config.action_features, embedding)
         self.unet = UNet(config.unet, (1 + stacked) * config.latent_channels, config.latent_channels, embedding)
 
-    def forward(
-        self, x_BTCHW: Tensor, stacked_BTCHW: Tensor, sigma_BT: Tensor, actions_BTA: Tensor, context: Context
-    ) -> Tensor:
+    def forward(self, x_BTCHW: Tensor, stacked_BTCHW: Tensor, sigma_BT: Tensor, actions_BTA: Tensor) -> Tensor:
         """D(x; sigma, actions), with the coefficients of arXiv 2206.00364, table 1, for unit data."""
         T, c_noise = x_BTCHW.shape[1], sigma_BT.log() / 4
         noise, action = self.noise(self.fourier(c_noise.flatten())), self.action(actions_BTA.flatten(0, 1))
@@ -74,14 +71,14 @@ class OneStream(nn.Module):
         info = FrameInfo(embedding[:, None], c_noise[:, None], torch.arange(T, device=x_BTCHW.device))
         sigma = sigma_BT[..., None, None, None]
         spread = (1 + sigma.square()).sqrt()
-        F_x, _ = self.unet(torch.cat([x_BTCHW / spread, stacked_BTCHW], dim=2)[:, None], info, context, ())
+        F_x = self.unet(torch.cat([x_BTCHW / spread, stacked_BTCHW], dim=2)[:, None], info)
         return x_BTCHW / spread.square() + sigma / spread * F_x[:, 0]
 
 
 def stacking_pass(model: OneStream, clip: Clip) -> None:
     """Forward and backward for one target per clip, its last frame."""
     x, stacked = clip.x[:, -1:], clip.x[:, :-1].flatten(1, 2)[:, None]
-    D_x = model(x, stacked, torch.ones_like(x[:, :, 0, 0, 0]), clip.actions[:, -1:], FrameOnly())
+    D_x = model(x, stacked, torch.ones_like(x[:, :, 0, 0, 0]), clip.actions[:, -1:])
     backward(model, (D_x - x).square().mean())
 
 
@@ -89,7 +86,7 @@ def cross_attention_pass(model: OneStream, clip: Clip) -> None:
     """Forward and backward for one target per clip, its last frame, the others being its clean context."""
     sigma = torch.full(clip.x.shape[:2], 0.1, device=clip.x.device)
     sigma[:, -1] = 1.0
-    D_x = model(clip.x, clip.x[:, :, :0], sigma, clip.actions, Parallel())
+    D_x = model(clip.x, clip.x[:, :, :0], sigma, clip.actions)
     backward(model, (D_x[:, -1] - clip.x[:, -1]).square().mean())
 
 

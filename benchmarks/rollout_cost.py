@@ -38,7 +38,7 @@ def endless(denoiser: Denoiser, solver_steps: int, batch: int, device: torch.dev
     """An endless rollout from a context that fills the window."""
     clip = random_clip(denoiser.config, batch, denoiser.config.unet.window, device)
     sampler = Sampler(
-        steps=solver_steps, sigma_max=5, sigma_min=0.1, rho=3, churn=0, guidance=1, context_sigma=0.05
+        steps=solver_steps, sigma_max=5, sigma_min=0.1, rho=3, context_sigma=0.05
     )  # fmt: skip
     past = prefill(denoiser, clip.x, clip.actions, clip.has_action, sampler)
     return generate(denoiser, past, repeat(clip.actions[:, -1]), sampler, list(range(batch)))

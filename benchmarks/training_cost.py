@@ -28,8 +28,7 @@ from benchmarks.harness import (
     two_stream_pass,
 )
 from oniris_core.common.devices import pick_device
-from oniris_core.world.context import Parallel
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.denoiser import Denoiser, Frames
 from oniris_core.world.temporal import Attention
 
 
@@ -50,8 +49,8 @@ def attention_flops_needed(denoiser: Denoiser, T: int) -> int:
     hooks = [m.register_forward_pre_hook(add) for m in denoiser.modules() if isinstance(m, Attention)]
     with torch.no_grad():
         clip = random_clip(denoiser.config, 1, T, torch.device("cpu"))
-        sigma = torch.ones(1, 2, T)
-        denoiser(torch.stack([clip.x, clip.x], dim=1), sigma, clip.actions, clip.has_action, Parallel())
+        sigma = torch.ones(1, T)
+        denoiser(Frames(clip.x, sigma, clip.actions, clip.has_action), clip.x, sigma)
     for hook in hooks:
         hook.remove()
     return needed

@@ -1,6 +1,6 @@
 """Puts a trained pipeline's VAE and world model into demo/, as small as they can be: `python -m demo.pack`.
 
-Of the world model one average stays, and the early snapshot of it that autoguidance needs, if there are any.
+Of the world model one average stays.
 """
 
 import json
@@ -9,24 +9,20 @@ from pathlib import Path
 
 from oniris_core.common.files import open_artefact, staged_folder, to_json
 from oniris_core.common.weights import load_tensors, save_tensors
-from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.config.render import RenderParams
 from oniris_core.world.averages import Averages
 
 DEMO = Path(__file__).parent
 
 
-def pack(models: Path, params: Path, out: Path, half: bool = False) -> None:
-    """Copy `vae` and `world` from `models` to `out`, for rendering by the section `render` of `params`.
+def pack(models: Path, out: Path, half: bool = False) -> None:
+    """Copy `vae` and `world` from `models` to `out`.
 
     Args:
         models: where a pipeline left them.
-        params: the parameter file.
         out: the folder to put them in.
         half: store weights in half precision, which rounds one by 2^-12 of itself at most; they are still computed with in
             float32. Latents of the VAE before are not those of the one after: the packed world belongs to the packed VAE.
     """
-    render = load_section(RenderParams, "render", read_yaml(params), params, {})
     for kind, stage in (("vae", "train_vae"), ("world", "train")):
         open_artefact(models / kind, kind, made_by=stage)
     with staged_folder(out / "vae", "vae") as folder:
@@ -35,14 +31,10 @@ def pack(models: Path, params: Path, out: Path, half: bool = False) -> None:
     identity = open_artefact(out / "vae", "vae", made_by="train_vae").identity
     about = json.loads((models / "world/config.json").read_bytes())
     width, steps = about["ema_widths"][0], about["steps"]
-    whole = Averages(models / "world", (width,), steps, tuple(about["ema_snapshots"]))
-    early = [whole.nearest_snapshot(render.autoguidance_share)] if whole.snapshots else []
     with staged_folder(out / "world", "world") as folder:
-        (folder / "snapshots").mkdir()
-        small = Averages(folder, (width,), steps, tuple(early))
-        for at in (*early, steps):
-            _copy(whole.file(width, at), small.file(width, at), half)
-        kept = {"vae_identity": identity, "ema_widths": [width], "ema_snapshots": early}
+        whole, small = (Averages(where, (width,), steps, ()) for where in (models / "world", folder))
+        _copy(whole.file(width, steps), small.file(width, steps), half)
+        kept = {"vae_identity": identity, "ema_widths": [width], "ema_snapshots": []}
         (folder / "config.json").write_text(to_json({**about, **kept}))
 
 
@@ -56,4 +48,4 @@ def _copy(file: Path, to: Path, half: bool) -> None:
 
 
 if __name__ == "__main__":
-    pack(Path("models"), Path("params.yaml"), DEMO)
+    pack(Path("models"), DEMO)

@@ -48,18 +48,15 @@ def app(
     from oniris_core.evaluation.rollouts import Dreamer
     from oniris_core.evaluation.states.registry import reader_for
     from oniris_core.sampling.autoregressive import Sampler
+    from oniris_core.sampling.stepper import Stepper
+    from oniris_core.vae.codec import Codec
     from oniris_core.vae.store import load_vae
     from oniris_core.world.store import load_world
 
     params = settings.own
     device = pick_device(settings.common.device, settings.common.threads)
     vae_model, vae_identity = load_vae(vae, device)
-    model = load_world(world, params.ema_width, device, params.autoguidance_share)
-    if params.autoguidance != 1 and model.early is None:
-        raise UserError(
-            f"render.autoguidance = {params.autoguidance:g} needs the model of early training, but {world} has no snapshots: "
-            "set it to 1, or train with train.ema_snapshots above 0"
-        )
+    model = load_world(world, params.ema_width, device)
     for path, identity in ((latent_store, latents.vae_identity), (world, model.vae_identity)):
         if identity != vae_identity:
             raise UserError(f"{path} belongs to VAE {identity[:12]}, but {vae} is {vae_identity[:12]}: run `dvc repro`")
@@ -81,10 +78,8 @@ def app(
             stop.raise_if_set()
             shown[-1].advance(count)
 
-        dreamer = Dreamer(
-            model.denoiser, vae_model, latents, Sampler.of(params), device, params.batch, seed + params.seed_offset, tick,
-            model.early,
-        )  # fmt: skip
+        stepper = Stepper(model, Codec(vae_model, vae_identity), Sampler.of(params))
+        dreamer = Dreamer(stepper, latents, params.batch, seed + params.seed_offset, tick)
         found = evaluate(
             params, chosen, frames, frames.states, dreamer, reader_for(frames.attributes.get("env_id")),
             seed=seed, progress=meter, stop=stop, bind=shown.append,

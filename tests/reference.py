@@ -1,7 +1,10 @@
-"""The dense-mask reference: the same weights, run as one long sequence of frames with an explicit mask, no cache, no cuts.
+"""The dense-mask reference: the same weights, run as one long sequence of frames with an explicit mask, no cuts.
 
 It shares no code with `Attention._over_time` or the pairing in `GatedCausalConv`; it patches both with the plain forms.
 """
+
+import contextlib
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,8 @@ from einops import rearrange
 
 from oniris_core.nn.magnitude import mp_sum, normalize
 from oniris_core.nn.rotary import rotary_angles, rotate
+from oniris_core.world.denoiser import Frames
+from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.temporal import Attention, GatedCausalConv, per_frame
 
 
@@ -24,7 +29,7 @@ def visible(T: int, window: int) -> torch.Tensor:
     return mask
 
 
-def dense_attention(self: Attention, x, positions, context, cache):
+def dense_attention(self: Attention, x, positions):
     S, T, _, H, W = x.shape[1:]
     qkv = rearrange(per_frame(self.qkv, x), "b s t (n d k) h w -> k b s t n (h w) d", k=3, d=self.head_channels)
     q, k, v = normalize(qkv, (-1,))
@@ -38,10 +43,10 @@ def dense_attention(self: Attention, x, positions, context, cache):
     q, k, v = (rearrange(z, "b s t n p d -> b n (s t p) d") for z in (q, k, v))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     y = rearrange(y, "b n (s t h w) d -> b s t (n d) h w", s=S, t=T, h=H)
-    return per_frame(self.out, y), None
+    return per_frame(self.out, y)
 
 
-def dense_conv(self: GatedCausalConv, x, c_noise, positions, context, cache):
+def dense_conv(self: GatedCausalConv, x, c_noise, positions):
     S, T = x.shape[1:3]
     frames = []
     for s in range(S):
@@ -50,7 +55,31 @@ def dense_conv(self: GatedCausalConv, x, c_noise, positions, context, cache):
             if t:
                 pair = torch.cat([x[:, 0, max(t - 2, 0)], x[:, 0, t - 1]], dim=1)
                 a, b, c = self.gate
-                gate = torch.sigmoid(a * c_noise[:, s, t] + b * torch.log1p(positions[t].float()) + c)
+                gate = torch.sigmoid(a * c_noise[:, s, t] + b * torch.log1p(positions[t].to(c_noise.dtype)) + c)
                 y = mp_sum(y, self.past(pair), gate[:, None, None, None])
             frames.append(y)
-    return torch.stack(frames, dim=1).unflatten(1, (S, T)), None
+    return torch.stack(frames, dim=1).unflatten(1, (S, T))
+
+
+@contextlib.contextmanager
+def dense():
+    """Inside, networks run as one long sequence with the mask written out."""
+    with patch.object(Attention, "forward", dense_attention), patch.object(GatedCausalConv, "forward", dense_conv):
+        yield
+
+
+@torch.no_grad()
+def stepwise(form: GenerationForm, clean: Frames, x_BTCHW: torch.Tensor, sigma_BT: torch.Tensor, slots=None):
+    """Both streams [B, 2, T, ...] of a clip by the generation form: looked at frame by frame, then entered clean."""
+    B, T = x_BTCHW.shape[:2]
+    state, found = form.begin(B, slots), []
+    for t in range(T):
+        if slots is not None and t >= slots:
+            slots *= 2
+            state = form.grow(state, slots)
+        told = form.tell(clean.actions[:, t], clean.has_action[:, t])
+        ahead = form.look_ahead(state, told)
+        looks = [(clean.x[:, t], clean.sigma[:, t]), (x_BTCHW[:, t], sigma_BT[:, t])]
+        found.append(torch.stack([form.denoise(state, ahead, *look) for look in looks], dim=1))
+        state = form.enter(state, ahead, told, *looks[0])
+    return torch.stack(found, dim=2)

@@ -130,19 +130,6 @@ def test_a_width_out_of_reach_is_refused_with_the_range(training: tuple[Averages
         without.load(0.075)
 
 
-def test_the_early_model_is_the_nearest_snapshot_of_the_first_average(
-    training: tuple[Averages, dict[float, nn.Module]],
-) -> None:
-    averages, _ = training
-    for share in (0.01, 0.3, 0.5, 0.99):
-        nearest = min(averages.snapshots, key=lambda step: abs(step / STEPS - share))
-        kept = load_tensors(averages.file(averages.widths[0], nearest))
-        early = averages.early(share)
-        assert early is not None
-        assert all(torch.equal(early[name], value.float()) for name, value in kept.items())
-    assert Averages(averages.folder, averages.widths, STEPS, ()).early(0.5) is None
-
-
 @pytest.mark.pipeline
 def test_render_takes_any_width(pipeline: Path, run: Run) -> None:
     made = [load_world(pipeline / "models/world", width).denoiser.state_dict() for width in (0.05, 0.075, 0.1)]
@@ -155,7 +142,7 @@ def test_render_takes_any_width(pipeline: Path, run: Run) -> None:
 
 
 @pytest.mark.pipeline
-def test_a_model_from_before_snapshots_has_its_tracked_widths_only(pipeline: Path, run: Run) -> None:
+def test_a_model_from_before_snapshots_has_its_tracked_widths_only(pipeline: Path) -> None:
     folder = pipeline / "models/world"
     tracked = load_world(folder, 0.05).denoiser.state_dict()
     about = json.loads((folder / "config.json").read_text())
@@ -166,7 +153,3 @@ def test_a_model_from_before_snapshots_has_its_tracked_widths_only(pipeline: Pat
     assert all(torch.equal(value, tracked[k]) for k, value in load_world(folder, 0.05).denoiser.state_dict().items())
     with pytest.raises(UserError, match="no snapshots to make others from"):
         load_world(folder, 0.075)
-    assert load_world(folder).early is None
-    refused = run(pipeline, "render", "--autoguidance", "1.6")
-    assert refused.exit_code == 2
-    assert "render.autoguidance = 1.6 needs the model of early training, but" in refused.output

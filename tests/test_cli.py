@@ -80,7 +80,7 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
             ["--perceptual-weight", "1", "--perceptual-path", "no.st"],
             r"perceptual_path = no.st does not exist",
         ),
-        ("train", ["--action-drop-share", "2"], r"train.action_drop_share = 2 should be less than or equal to 1"),
+        ("train", ["--end-share", "2"], r"train.end_share = 2 should be less than or equal to 1"),
         ("render", ["--ema-width", "0.3"], r"render.ema_width = 0.3 should be less than 0.28"),
         ("train", ["--head-channels", "7"], r"head_channels must be even"),
         (

@@ -159,7 +159,7 @@ def test_weights_in_half_precision_are_half_the_size_and_still_fit_each_other(
     tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     for half in (False, True):
-        pack(tiny_pipeline / "models", tiny_pipeline / "params.yaml", tmp_path / str(half), half)
+        pack(tiny_pipeline / "models", tmp_path / str(half), half)
     sizes = [(tmp_path / str(half) / "vae/weights.safetensors").stat().st_size for half in (False, True)]
     assert sizes[1] < 0.65 * sizes[0]
     codecs, frames = (

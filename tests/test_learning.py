@@ -22,8 +22,7 @@ from oniris_core.data.rollouts import play_episode
 from oniris_core.training.distributed import Ranks
 from oniris_core.training.fit import Run, fit
 from oniris_core.training.world import WorldTrainer, denoiser_config
-from oniris_core.world.context import Parallel
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.denoiser import Denoiser, Frames
 from tests.conftest import collect_params, one_thread, train_params
 
 WIDTH, GROUP, CLIP, STEPS = 8, 2, 4, 100
@@ -35,8 +34,8 @@ COLLECT = collect_params(
 TRAINING = train_params(
     channels=16, channel_mult=(1,), blocks=1, video_attention=(True,), frame_attention=(False,), head_channels=8,
     window=8, gate_start=0.3, precondition="forecast", steps=STEPS, batch=32, clip_latents=CLIP, lr=0.05, warmup_steps=10,
-    lr_ref_steps=200, p_mean=1.0, p_std=1.2, context_noise=0.05, forecast_only_share=0.0, frame_only_share=0.0,
-    action_drop_share=0.0, ema_widths=(0.1,), ema_snapshots=0, checkpoint_every=STEPS,
+    lr_ref_steps=200, p_mean=1.0, p_std=1.2, context_noise=0.05, forecast_only_share=0.0,
+    ema_widths=(0.1,), ema_snapshots=0, checkpoint_every=STEPS,
 )  # fmt: skip
 
 
@@ -99,8 +98,8 @@ def foreseen(denoiser: Denoiser, store: LatentStore, sigma: float = 5.0) -> floa
     batch = clips[clips.index.spread(64)]
     x, actions, has_action = (torch.from_numpy(a) for a in (batch.latents, batch.actions, batch.has_action))
     noised = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    sigmas = torch.tensor([0.01, sigma])[None, :, None].expand(len(x), 2, CLIP)
-    D_x, _ = denoiser(torch.stack([x, noised], dim=1), sigmas, actions, has_action, Parallel())
+    clean_sigma, sigmas = (torch.full((len(x), CLIP), level) for level in (0.01, sigma))
+    D_x = denoiser(Frames(x, clean_sigma, actions, has_action), noised, sigmas)
     found, true = (z[..., 0, :].argmax(-1)[:, 1:] for z in (D_x[:, 1], x))
     return float((found == true).all(-1).float().mean())
 

@@ -471,7 +471,7 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
         params_only / "data/latents.zarr", zip(random, actions, strict=True), np.array([3, 6]), played.episode_seed,
         played.split, attributes,
     )  # fmt: skip
-    section = {**content["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05], "frame_only_share": 0.0}
+    section = {**content["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05]}
     params, store = build(TrainParams, "train", section, "test"), open_latents(params_only / "data/latents.zarr")
     config = denoiser_config(params, store)
     assert (config.unet.channels, config.unet.channel_mult, config.action_features) == (128, (1, 2, 4, 4), 4 * 51)

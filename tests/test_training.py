@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -33,8 +32,7 @@ from oniris_core.training.ema import PowerEma
 from oniris_core.training.muon import Muon, orthogonalised
 from oniris_core.training.schedules import cooldown, cosine, inverse_sqrt, warmup
 from oniris_core.training.vae import VaeTrainer
-from oniris_core.training.world import Lesson, WorldBatch, WorldObjective, WorldTrainer, denoiser_config
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.training.world import WorldBatch, WorldObjective, WorldTrainer, denoiser_config
 from oniris_core.world.loss import PAIRS, ExpectedLoss, loss_rows
 from tests.conftest import Run, start, tree
 from tests.test_vae import save_vgg
@@ -248,73 +246,30 @@ def world_trainer(pipeline: Path, folder: Path, **values: object) -> WorldTraine
     return WorldTrainer(params, denoiser_config(params, store), clips, 0, torch.device("cpu"), folder)
 
 
-def test_a_share_of_the_clips_trains_without_actions(tiny_pipeline: Path, tmp_path: Path) -> None:
-    given = {}
-    for share in (0.0, 0.4, 1.0):
-        trainer = world_trainer(tiny_pipeline, tmp_path, action_drop_share=share, batch=16, frame_only_share=0.25)
-        with patch.object(Denoiser, "forward", autospec=True, side_effect=Denoiser.forward) as forward:
-            for step in range(6):
-                trainer.objective(trainer.batch(step, 0))
-        given[share] = torch.cat([call.args[4] for call in forward.call_args_list])  # has_action [clips, T]
-    whole, none, some = given[0.0], given[1.0], given[0.4]
-    assert whole[:, 1:].all()
-    assert not none.any()
-    dropped = ~some[:, 1:].any(1)
-    assert torch.equal(some[~dropped], whole[~dropped])  # a clip keeps all of its actions or none
-    assert 0.2 < float(dropped.float().mean()) < 0.6
-
-
 def objective_and_batch(pipeline: Path, folder: Path, **values: object) -> tuple[WorldObjective, WorldBatch]:
-    trainer = world_trainer(pipeline, folder, forecast_only_share=0.0, frame_only_share=0.0, **values)
+    trainer = world_trainer(pipeline, folder, forecast_only_share=0.0, **values)
     trainer.expected.coefficients[0] = -1.0  # the usual loss is a tenth
     assert isinstance(trainer.objective, WorldObjective)
     return trainer.objective, trainer.batch(0, 0)
 
 
-@pytest.mark.parametrize("lesson", ["all", "frame_only"])
-def test_with_one_target_only_the_last_frame_of_a_clip_counts(
-    tiny_pipeline: Path, tmp_path: Path, lesson: Lesson
-) -> None:
-    for targets, same in (("last", True), ("all", False)):
-        objective, batch = objective_and_batch(tiny_pipeline, tmp_path, targets=targets)
-        batch = replace(batch, lesson=lesson)
-        noise = batch.noise_BTCHW.clone()
-        noise[:, :-1] = -noise[:, :-1]
-        other = replace(batch, noise_BTCHW=noise)
-        assert torch.equal(objective(batch).loss, objective(other).loss) == same
-        if lesson == "all":
-            assert objective(batch).kept["rows"].shape[1] == (1 if same else batch.sigma_BT.shape[1])
-
-
-@pytest.mark.parametrize("targets", ["all", "last"])
-def test_a_step_of_the_forecast_alone_is_that_part_of_a_whole_one(
-    tiny_pipeline: Path, tmp_path: Path, targets: str
-) -> None:
-    objective, batch = objective_and_batch(tiny_pipeline, tmp_path, targets=targets)
-    alone, whole = objective(replace(batch, lesson="forecast_only")), objective(batch)
+def test_a_step_of_the_forecast_alone_is_that_part_of_a_whole_one(tiny_pipeline: Path, tmp_path: Path) -> None:
+    objective, batch = objective_and_batch(tiny_pipeline, tmp_path)
+    alone, whole = objective(replace(batch, forecast_only=True)), objective(batch)
     assert torch.equal(alone.loss, whole.logs["forecast"])
     assert torch.equal(alone.logs["forecast"], whole.logs["forecast"])
+    torch.testing.assert_close(whole.loss, 10 * whole.logs["weighted"] + whole.logs["forecast"])
     alone.loss.backward()
     trained = {name.split(".")[0] for name, p in objective.denoiser.named_parameters() if p.grad is not None}
     assert trained == {"forecaster"}
 
 
-def test_every_lesson_has_its_share_of_the_steps(tiny_pipeline: Path, tmp_path: Path) -> None:
-    trainer = world_trainer(tiny_pipeline, tmp_path, forecast_only_share=0.5, frame_only_share=0.4)
-    steps, drawn = 400, Counter[str]()
-    for step in range(steps):
-        drawn[trainer.lesson(step)] += 1
-    for lesson, share in (("forecast_only", 0.5), ("frame_only", 0.2), ("all", 0.3)):
-        assert abs(drawn[lesson] / steps - share) < 0.08
-    assert world_trainer(tiny_pipeline, tmp_path, forecast_only_share=1.0).lesson(3) == "forecast_only"
-    assert world_trainer(tiny_pipeline, tmp_path, forecast_only_share=0.0, frame_only_share=0.0).lesson(3) == "all"
-
-
-def test_without_normalization_the_loss_is_as_it_is(tiny_pipeline: Path, tmp_path: Path) -> None:
-    for normalized, factor in ((True, 10), (False, 1)):
-        objective, batch = objective_and_batch(tiny_pipeline, tmp_path, sigma_normalization=normalized)
-        outcome = objective(batch)
-        torch.testing.assert_close(outcome.loss, factor * outcome.logs["weighted"] + outcome.logs["forecast"])
+def test_the_forecast_alone_has_its_share_of_the_steps(tiny_pipeline: Path, tmp_path: Path) -> None:
+    for share in (0.0, 0.5, 1.0):
+        trainer = world_trainer(tiny_pipeline, tmp_path, forecast_only_share=share)
+        assert abs(np.mean([trainer.forecast_only(step) for step in range(400)]) - share) < (
+            0.08 if share == 0.5 else 1e-9
+        )
 
 
 LEVELS = 10 ** torch.linspace(-2, 2, 41)

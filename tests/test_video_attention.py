@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oniris_core.world import video_attention
-from oniris_core.world.context import Parallel
+from oniris_core.world.denoiser import Frames
 from oniris_core.world.video_attention import attend_parallel, block_mask, block_sparse, dense_pieces
 from tests.reference import visible
 from tests.test_world import data, make
@@ -62,9 +62,9 @@ def test_gradients_of_the_pieces_are_those_of_the_dense_mask(window):
 @torch.no_grad()
 def test_a_whole_network_gives_the_same_numbers_in_both_forms():
     denoiser, batch = make(window=2), data()
-    pieces, _ = denoiser(*batch, Parallel())
+    pieces = denoiser(*batch)
     with patch("oniris_core.world.temporal.attend_parallel", side_effect=uncompiled) as attend:
-        blocks, _ = denoiser(*batch, Parallel())
+        blocks = denoiser(*batch)
     assert attend.called
     torch.testing.assert_close(blocks, pieces, atol=1e-4, rtol=0)
 
@@ -104,7 +104,9 @@ def test_a_whole_network_gives_the_same_numbers_and_gradients_on_a_gpu():
     results = []
     for device in ("cpu", "cuda"):
         denoiser = make(window=2).to(device)
-        y, _ = denoiser(*(part.to(device) for part in data()), Parallel())
+        clean, x, sigma = data()
+        clean = Frames(*(part.to(device) for part in (clean.x, clean.sigma, clean.actions, clean.has_action)))
+        y = denoiser(clean, x.to(device), sigma.to(device))
         y.square().mean().backward()
         gradients = [p.grad.cpu() for p in denoiser.parameters() if p.grad is not None]
         results.append((y.detach().cpu(), *gradients))

@@ -17,15 +17,14 @@ from oniris_core.sampling.autoregressive import Sampler, generate, prefill
 from oniris_core.training.compilation import compile_parts
 from oniris_core.training.graphs import Replayed
 from oniris_core.training.world import WorldBatch, WorldObjective
-from oniris_core.world.context import Parallel, Step
-from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+from oniris_core.world.denoiser import Denoiser, DenoiserConfig, Frames
 from oniris_core.world.forecast import Forecaster
+from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.loss import ExpectedLoss
 from oniris_core.world.store import load_world
-from oniris_core.world.temporal import Attention, GatedCausalConv
 from oniris_core.world.unet import Block, UNetConfig
 from oniris_core.world.video_attention import attend_parallel
-from tests.reference import dense_attention, dense_conv, visible
+from tests.reference import dense, stepwise, visible
 
 DEMO = Path(__file__).parents[2] / "demo" / "world"
 
@@ -106,71 +105,58 @@ def small(device: torch.device, levels: int = 2) -> Denoiser:
     return denoiser
 
 
-def _clip(B: int, T: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _clip(B: int, T: int, device: torch.device) -> tuple[Frames, Tensor, Tensor]:
+    """Clean frames, noised ones and their noise levels."""
     generator = torch.Generator().manual_seed(1)
-    x, sigma = torch.randn(B, 2, T, 4, 8, 8, generator=generator), torch.rand(B, 2, T, generator=generator) + 0.1
-    sigma[:, 0] = 0.05
+    x, sigma = torch.randn(2, B, T, 4, 8, 8, generator=generator), torch.rand(B, T, generator=generator) + 0.1
     actions, has_action = torch.randn(B, T, 5, generator=generator), torch.arange(T).expand(B, -1) > 0
-    return x.to(device), sigma.to(device), actions.to(device), has_action.to(device)
-
-
-@contextlib.contextmanager
-def dense() -> Iterator[None]:
-    """Inside, networks run as one long sequence with the mask written out."""
-    with patch.object(Attention, "forward", dense_attention), patch.object(GatedCausalConv, "forward", dense_conv):
-        yield
+    clean = Frames(x[0].to(device), torch.full_like(sigma, 0.05).to(device), actions.to(device), has_action.to(device))
+    return clean, x[1].to(device), sigma.to(device)
 
 
 @torch.no_grad()
 def _network(results: Results, device: torch.device) -> bool:
-    """Parallel and Step against the dense mask in float64, through a whole network."""
-    denoiser, (x, sigma, actions, has_action) = small(device), _clip(2, 10, device)
-    exact = copy.deepcopy(denoiser).double()
+    """Both forms against the dense mask in float64, through a whole network."""
+    denoiser, (clean, x, sigma) = small(device), _clip(2, 10, device)
+    doubled = Frames(clean.x.double(), clean.sigma.double(), clean.actions.double(), clean.has_action)
     with dense():
-        expected, _ = exact(x.double(), sigma.double(), actions.double(), has_action, Parallel())
-    found, _ = denoiser(x, sigma, actions, has_action, Parallel())
-    kept = results.at_most("network, Parallel against dense mask", error(found, expected), EXACT)
-    cache, noised = Step().cache, []
-    for t in range(x.shape[2]):
-        now = slice(t, t + 1)
-        told = actions[:, now], has_action[:, now]
-        noised.append(denoiser(x[:, 1:, now], sigma[:, 1:, now], *told, Step(cache))[0])
-        _, cache = denoiser(x[:, :1, now], sigma[:, :1, now], *told, Step(cache))
-    return (
-        results.at_most("network, Step against dense mask", error(torch.cat(noised, 2), expected[:, 1:]), EXACT)
-        and kept
-    )
+        expected = copy.deepcopy(denoiser).double()(doubled, x.double(), sigma.double())
+    whole, steps = denoiser(clean, x, sigma), stepwise(GenerationForm(denoiser), clean, x, sigma)
+    kept = results.at_most("network, whole clip against dense mask", error(whole, expected), EXACT)
+    return results.at_most("network, frame by frame against dense mask", error(steps, expected), EXACT) and kept
 
 
 @torch.no_grad()
 def _rollouts(results: Results, device: torch.device, batch: int) -> bool:
     """Row 0 of a batch and the same rollout alone, by trained weights: an untrained network makes much of any rounding."""
-    model = load_world(DEMO, device=device).denoiser
-    c, generator = model.config, torch.Generator().manual_seed(1)
+    form = load_world(DEMO, device=device).form
+    c, generator = form.config, torch.Generator().manual_seed(1)
     x = torch.randn(batch, 1, c.latent_channels, c.latent_height, c.latent_width, generator=generator).to(device)
     actions = torch.zeros(batch, 4, c.action_features, device=device)
     has_action = (torch.arange(4, device=device) > 0).expand(batch, -1)
-    sampler = Sampler(steps=3, sigma_max=5.0, sigma_min=0.1, rho=3.0, churn=0.0, guidance=1.0, context_sigma=0.05)
+    sampler = Sampler(steps=3, sigma_max=5.0, sigma_min=0.1, rho=3.0, context_sigma=0.05)
     made = []
     for rows in (1, batch):
-        past = prefill(model, x[:rows].expand(-1, 4, -1, -1, -1), actions[:rows], has_action[:rows], sampler)
-        made.append(torch.stack(list(generate(model, past, [actions[:rows, -1]] * 8, sampler, list(range(rows)))), 1))
+        state = prefill(form, x[:rows].expand(-1, 4, -1, -1, -1), actions[:rows], has_action[:rows], sampler)
+        made.append(torch.stack(list(generate(form, state, [actions[:rows, -1]] * 8, sampler, list(range(rows)))), 1))
     return results.at_most(f"rollout of 8 latent frames, batch 1 against {batch}", error(made[0], made[1][:1]), 1e-3)
 
 
-def _batch(x: Tensor, sigma: Tensor, actions: Tensor, has_action: Tensor) -> WorldBatch:
-    noise = torch.randn(x[:, 0].shape, generator=torch.Generator().manual_seed(2)).to(x.device)
-    return WorldBatch(x[:, 0], actions, has_action, sigma[:, 1], noise, sigma[:, 0, 0], noise.flip(0), "all")
+def _batch(clean: Frames, sigma: Tensor) -> WorldBatch:
+    noise = torch.randn(clean.x.shape, generator=torch.Generator().manual_seed(2)).to(clean.x.device)
+    return WorldBatch(
+        clean.x, clean.actions, clean.has_action, sigma, noise, clean.sigma[:, 0], noise.flip(0), forecast_only=False
+    )
 
 
 def _replayed(results: Results, device: torch.device) -> bool:
     """Passes replayed from a CUDA graph against the same passes, launched one by one."""
     if device.type != "cuda":
         return True
-    denoiser, first, second = (
-        small(device),
-        _batch(*_clip(4, 8, device)),
-        _batch(*(z.flip(0) for z in _clip(4, 8, device))),
+    denoiser, (clean, x, sigma) = small(device), _clip(4, 8, device)
+    first, second = (
+        _batch(clean, sigma),
+        _batch(Frames(x, clean.sigma, clean.actions.flip(0), clean.has_action), sigma.flip(0)),
     )
     objective = WorldObjective(denoiser, ExpectedLoss().to(device).__call__)
 
@@ -198,10 +184,10 @@ def as_written() -> Iterator[None]:
 
 def _compiled(results: Results, device: torch.device, kinds: tuple[type[nn.Module], ...]) -> bool:
     """The loss of a compiled network and its gradients, as a training step takes them."""
-    denoiser, (x, sigma, actions, has_action) = small(device, levels=1), _clip(4, 8, device)
+    denoiser, (clean, _, sigma) = small(device, levels=1), _clip(4, 8, device)
     denoiser.make_masks(8, device)
     expected = ExpectedLoss().to(device)
-    batch = _batch(x, sigma, actions, has_action)
+    batch = _batch(clean, sigma)
     twin = copy.deepcopy(denoiser)
     with contextlib.nullcontext() if device.type == "cuda" else as_written():
         compile_parts(twin, kinds)

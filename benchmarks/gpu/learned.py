@@ -61,7 +61,7 @@ def learn(results: Results, params: Path, episodes: Path, device: str, options: 
     ])  # fmt: skip
     if not ok:
         return False
-    pack(models, params, out / "weights", half=True)
+    pack(models, out / "weights", half=True)
     sizes = [file.stat().st_size / 2**20 for file in (out / "weights").rglob("*.safetensors")]
     results.at_most("largest file of weights", max(sizes), 16, "MiB")
     film(out, params, episodes, device)

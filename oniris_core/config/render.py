@@ -47,19 +47,6 @@ class RenderParams(Params):
         ge=0,
         description="a latent pixel that changes by less (rms, standard deviations) stays exactly as it was; 0: off",
     )
-    churn: Float = Field(ge=0, description="noise renewed during sampling (0: deterministic solver)")
-    guidance: Float = Field(
-        ge=0, description="0: the weak model without a past; 1: the full model; above: away from the weak"
-    )
-    action_guidance: Float = Field(
-        ge=0, description="0: the model without actions; 1: the full model; above: away from the one without actions"
-    )
-    autoguidance: Float = Field(
-        ge=0, description="1: the full model; above: away from what it was early in its training (twice the time)"
-    )
-    autoguidance_share: Float = Field(
-        gt=0, lt=1, description="how early: share of the training; the snapshot nearest to it is taken"
-    )
     context_sigma: Float = Field(gt=0, description="noise level the past is declared to have")
     seed_offset: Count = Field(description="added to common.seed for other samples of the same model")
 

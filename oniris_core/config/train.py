@@ -43,16 +43,8 @@ class TrainParams(FitParams):
     p_mean: Float = Field(description="mean of the logarithm of the noise level sigma in training")
     p_std: Float = Field(gt=0, description="standard deviation of the logarithm of sigma")
     context_noise: Float = Field(ge=0, le=2, description="sigma of the clean frames: from 0 up to this, drawn per clip")
-    sigma_normalization: bool = Field(description="divide a frame's loss by what is usual at its noise level")
-    targets: Literal["all", "last"] = Field(
-        description="frames of a clip that are learned from; last: one target per pass, only to compare"
-    )
     forecast_only_share: Share = Field(
         description="share of the steps that train the forecast alone, about a quarter of the work of a whole one"
-    )
-    frame_only_share: Share = Field(description="share of the others without any past (the weak model of guidance)")
-    action_drop_share: Share = Field(
-        description="share of the clips whose actions are withheld (the model without actions, for render.action_guidance)"
     )
     ema_widths: Floats = Field(description="widths of the weights' averages, relative to the training's length")
     ema_snapshots: Count = Field(

@@ -24,12 +24,11 @@ from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
 from oniris_core.vae.model import Vae, to_uint8
 from oniris_core.vae.store import load_vae
-from oniris_core.world.context import Step
 from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.loss import ExpectedLoss
 
-SAMPLER = Sampler(steps=8, sigma_max=5.0, sigma_min=0.1, rho=3.0, churn=0.0, guidance=1.0, context_sigma=0.05)
-WITHOUT_PAST = Sampler(steps=16, sigma_max=80.0, sigma_min=0.02, rho=7.0, churn=0.0, guidance=1.0, context_sigma=0.05)
+SAMPLER = Sampler(steps=8, sigma_max=5.0, sigma_min=0.1, rho=3.0, context_sigma=0.05)
 CLIPS = 16
 """Held-out clips over which the error by solver step is averaged."""
 
@@ -76,8 +75,9 @@ class WorldDashboard:
         for name, label in (("loss", "loss / usual loss"), ("weighted", "weighted loss")):
             if name in history:
                 draw_curve(panels[1], history[name], step, self.frames_per_step, label)
-        self._draw_denoising(panels[2], denoiser)
-        self._draw_film(below.subplots(), denoiser)
+        form = GenerationForm(denoiser)
+        self._draw_denoising(panels[2], form)
+        self._draw_film(below.subplots(), form)
         return figure
 
     def _clips(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,40 +87,36 @@ class WorldDashboard:
         )
         return x, actions, has_action
 
-    @torch.no_grad()
-    def _draw_denoising(self, axis: Axes, denoiser: Denoiser) -> None:
+    @torch.inference_mode()
+    def _draw_denoising(self, axis: Axes, form: GenerationForm) -> None:
         """Error of what the network takes for the clean frame, at every step of the solver from pure noise."""
         x, actions, has_action = self._clips(CLIPS)
-        context, last = slice(None, -1), x[:, -2]
-        past = prefill(denoiser, x[:, context], actions[:, context], has_action[:, context], SAMPLER)
-        start = torch.randn(last.shape, generator=torch_generator(self.seed, "dashboard")).to(self.device)
+        context, last, errors = slice(None, -1), x[:, -2], list[float]()
+        state = prefill(form, x[:, context], actions[:, context], has_action[:, context], SAMPLER)
+        ahead = form.look_ahead(state, form.tell(actions[:, -1], has_action[:, -1]))
+        noise = torch.randn(last.shape, generator=torch_generator(self.seed, "dashboard")).to(self.device)
 
-        def denoise(noised: Tensor, sigma: float) -> Tensor:
-            level = torch.full((len(x), 1, 1), sigma, device=self.device)
-            D_x, _ = denoiser(noised[:, None, None], level, actions[:, -1:], has_action[:, -1:], Step(past.cache))
-            return D_x[:, 0, 0]
+        def note(_: int, __: float, ___: Tensor, denoised: Tensor) -> None:
+            errors.append(float((denoised - x[:, -1]).square().mean().sqrt()))
 
-        for sampler, around in ((SAMPLER, last), (WITHOUT_PAST, torch.zeros_like(last))):
-            if sampler is SAMPLER and denoiser.config.precondition == "plain":
-                continue
-            errors = list[float]()
-
-            def note(_: int, __: float, ___: Tensor, denoised: Tensor) -> None:
-                errors.append(float((denoised - x[:, -1]).square().mean().sqrt()))  # noqa: B023
-
-            sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
-            heun(denoise, around + sampler.sigma_max * start, sigmas, 0.0, lambda: start, note)
-            where = "the last frame" if sampler is SAMPLER else "zero"
-            axis.plot(sigmas[:-1], errors, marker=".", label=f"noise of sigma {sampler.sigma_max:g} around {where}")
-        copy = float((last - x[:, -1]).square().mean().sqrt())
-        axis.axhline(copy, color="gray", linestyle="--", label="last frame repeated")
+        sigmas = sigma_schedule(SAMPLER.steps, SAMPLER.sigma_max, SAMPLER.sigma_min, SAMPLER.rho)
+        heun(
+            lambda noised, sigma: form.denoise(state, ahead, noised, noised.new_full((len(x),), sigma)),
+            ahead.center + SAMPLER.sigma_max * noise, sigmas, note,
+        )  # fmt: skip
+        axis.plot(sigmas[:-1], errors, marker=".", label="from noise around what is expected")
+        for label, style, frame in (
+            ("what is expected", ":", ahead.center), ("last frame repeated", "--", last)
+        ):  # fmt: skip
+            error = float((frame - x[:, -1]).square().mean().sqrt())
+            axis.axhline(error, color="gray", linestyle=style, label=label)
         axis.set(title="error of the next frame by solver step", xlabel="sigma", ylabel="root mean square error",
                  xscale="log", yscale="log")  # fmt: skip
         axis.invert_xaxis()
         axis.legend(fontsize=7)
 
-    @torch.no_grad()
-    def _draw_film(self, axis: Axes, denoiser: Denoiser) -> None:
+    @torch.inference_mode()
+    def _draw_film(self, axis: Axes, form: GenerationForm) -> None:
         """Two clips: truth above, what the model makes of the first two latent frames below."""
         axis.set_axis_off()
         if self.vae is None:
@@ -129,11 +125,9 @@ class WorldDashboard:
         x, actions, has_action = self._clips(2)
         before = self.held_out.before
         seen = before + min(2, x.shape[1] - before - 1)
-        past = prefill(denoiser, x[:, :seen], actions[:, :seen], has_action[:, :seen], SAMPLER)
+        state = prefill(form, x[:, :seen], actions[:, :seen], has_action[:, :seen], SAMPLER)
         made = [*x[:, :seen].unbind(1)]
-        made += generate(
-            denoiser, past, actions[:, seen:].unbind(1), SAMPLER, [self.seed * 2**32 + i for i in range(2)]
-        )
+        made += generate(form, state, actions[:, seen:].unbind(1), SAMPLER, [self.seed * 2**32 + i for i in range(2)])
         mean, std = (torch.from_numpy(a).to(self.device)[:, None, None] for a in (self.store.mean, self.store.std))
         strips = []
         for latents in (x[:, before:], torch.stack(made, dim=1)[:, before:]):

@@ -91,15 +91,15 @@ def measure_dreams(
     D, c, context = len(future), chosen.c, chosen.context
     episodes = np.arange(D) % len(chosen.seeds)
     before = chosen.actions[episodes, :context]
-    start = dreamer.start(dreamer.context(chosen.episodes[episodes], context // c), dreamer.features(before))
+    start, shown = dreamer.start(chosen.episodes[episodes], before)
     seeds = [dreamer.noise_seed(chosen.seeds[k], d) for d, k in enumerate(episodes)]
-    groups = dreamer.go_on(start, dreamer.features(future), seeds)
+    groups = dreamer.go_on(start, future, seeds)
     lasts = chosen.truth[episodes, context - 1]
     finite, windows, last, first, end = (
         np.ones(D, bool),
         list[Window](),
-        start.shown[:, -1:],
-        [start.shown[0]],
+        shown[:, -1:],
+        [shown[0]],
         0,
     )
     for part in np.array_split(np.arange(future.shape[1] // c), min(WINDOWS, future.shape[1] // c)):
@@ -114,7 +114,7 @@ def measure_dreams(
         windows.append(Window(end, values, features))
         last = frames[:, -1:]
         first.append(frames[0])
-    grain_before = _look(reader, lasts, start.shown)["grain"]
+    grain_before = _look(reader, lasts, shown)["grain"]
     return Dreams(
         windows, grain_before, finite, np.concatenate(first), np.concatenate([before[0], future[0]])
     )  # fmt: skip

@@ -191,7 +191,8 @@ def evaluate(
     told, reasons, verdict = measure_told_apart(
         rollouts, simulated, reader, c, bootstrap,
         # Half as many steps as for actions: there are fewer crops to learn from.
-        probes=params.probes, steps=-(-params.probe_steps // 2), seed=seed, device=dreamer.device, progress=progress, stop=stop,
+        probes=params.probes, steps=-(-params.probe_steps // 2), seed=seed,
+        device=dreamer.stepper.device, progress=progress, stop=stop,
     )  # fmt: skip
     metrics |= told
     left_out |= reasons
@@ -236,11 +237,13 @@ def _learn(
             meter.advance()
 
         probe = train_probe(
-            store, reader, c, probes=params.probes, steps=params.probe_steps, seed=seed, device=dreamer.device,
+            store, reader, c, probes=params.probes, steps=params.probe_steps, seed=seed, device=dreamer.stepper.device,
             tick=tick,
         )  # fmt: skip
         learned = [
-            learn(q, reader, store, states, steps=params.probe_steps, seed=seed, device=dreamer.device, tick=tick)
+            learn(
+                q, reader, store, states, steps=params.probe_steps, seed=seed, device=dreamer.stepper.device, tick=tick
+            )
             for q in to_learn
             if reader is not None
         ]

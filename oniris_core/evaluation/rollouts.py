@@ -12,9 +12,8 @@ from torch import Tensor
 
 from oniris_core.data.latents import LatentStore
 from oniris_core.evaluation.evaluation_set import EvaluationSet
-from oniris_core.sampling.autoregressive import Past, Sampler, generate, prefill
-from oniris_core.vae.model import Vae, VaeCache
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.sampling.stepper import Moment, Stepper, is_finite
+from oniris_core.vae.model import Vae
 
 
 @dataclass(frozen=True)
@@ -54,71 +53,54 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where rollouts go on from: what denoiser and decoder remember, and the context as decoded, uint8 [B, T, H, W, 3]."""
-
-    past: Past
-    decoder: VaeCache
-    shown: np.ndarray
-
-
-@dataclass(frozen=True)
 class Dreamer:
-    """A world model ready to go on.
+    """A world model ready to go on from the episodes of a latent store.
 
     Attributes:
-        denoiser, vae: the models.
-        latents: whose latents are standardised, and what their actions mean.
-        sampler: how to generate.
-        device: where to compute.
+        stepper: model, VAE and sampler.
+        latents: the episodes.
         batch: rollouts side by side at most.
         seed: of the noise, together with a rollout's own; a rollout does not depend on who else is in the batch.
         tick: called with their number after each latent frame of a batch of rollouts.
-        early: the model as it was early in its training, for autoguidance.
     """
 
-    denoiser: Denoiser
-    vae: Vae
+    stepper: Stepper
     latents: LatentStore
-    sampler: Sampler
-    device: torch.device
     batch: int
     seed: int
     tick: Callable[[int], None]
-    early: Denoiser | None = None
 
-    def features(self, actions_BTx: np.ndarray) -> np.ndarray:
+    @property
+    def vae(self) -> Vae:
+        """The VAE of the latents."""
+        return self.stepper.codec.vae
+
+    def features(self, actions_BTx: np.ndarray) -> Tensor:
         """float32 [B, G, A]: what the model is told of actions [B, T, ...] of whole groups."""
-        B, c = len(actions_BTx), self.vae.config.group
-        return self.latents.action_spec.encode(actions_BTx).reshape(B, actions_BTx.shape[1] // c, -1)
+        B, c = len(actions_BTx), self.stepper.group
+        return self.stepper.features(actions_BTx).reshape(B, actions_BTx.shape[1] // c, -1)
 
-    def context(self, episodes: np.ndarray, groups: int) -> np.ndarray:
+    def context(self, episodes: np.ndarray, groups: int) -> Tensor:
         """float32 [B, G, C, h, w]: the first latent frames of episodes; where one ends its last stands still."""
         found = []
         for first, end in map(self.latents.bounds, episodes):
             z = self.latents.standardised(first, min(first + groups, end))
             found.append(np.concatenate([z, np.repeat(z[-1:], groups - len(z), axis=0)]))
-        return np.stack(found)
+        return torch.from_numpy(np.stack(found)).to(self.stepper.device)
 
-    def start(self, z_BGCHW: np.ndarray, actions_BGA: np.ndarray) -> Start:
-        """Take in the context, from the first frame of an episode on."""
-        z, actions = torch.from_numpy(z_BGCHW).to(self.device), torch.from_numpy(actions_BGA).to(self.device)
-        has_action = (torch.arange(z.shape[1], device=self.device) > 0).expand(len(z), -1)
-        past = prefill(self.denoiser, z, actions, has_action, self.sampler, self.early)
-        shown, decoder = self.vae.decode(self._raw(z))
-        return Start(past, decoder, shown.cpu().numpy())
+    def start(self, episodes: np.ndarray, actions_BTx: np.ndarray) -> tuple[Moment, np.ndarray]:
+        """Take in the context of episodes, as long as the actions; see `Stepper.begin`."""
+        told = self.features(actions_BTx)
+        return self.stepper.begin_latents(self.context(episodes, told.shape[1]), told)
 
-    def go_on(self, start: Start, actions_BGA: np.ndarray, seeds: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def go_on(
+        self, moment: Moment, actions_BTx: np.ndarray, seeds: list[int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Generate one group after another: uint8 [B, c, H, W, 3], black where not finite, and bool [B], which are."""
-        decoder = start.decoder
-        actions = torch.from_numpy(actions_BGA).to(self.device).unbind(1)
-        for x in generate(self.denoiser, start.past, actions, self.sampler, seeds):
-            finite = torch.isfinite(x).flatten(1).all(1)
-            safe = torch.where(finite[:, None, None, None], x, 0)
-            frames, decoder = self.vae.decode(self._raw(safe[:, None]), decoder)
-            frames = torch.where(finite[:, None, None, None, None], frames, 0)
-            self.tick(len(x))
-            yield frames.cpu().numpy(), finite.cpu().numpy()
+        for told in self.features(actions_BTx).unbind(1):
+            moment, frames = self.stepper.step_features(moment, told, seeds)
+            self.tick(len(frames))
+            yield frames, is_finite(moment)
 
     def noise_seed(self, episode_seed: int, sample: int = 0) -> int:
         """The seed of the noise of one of many rollouts from an episode."""
@@ -140,14 +122,13 @@ class Dreamer:
         made: list[list[np.ndarray]] = [[] for _ in futures]
         finite = []
         for part in np.array_split(np.arange(len(episodes)), -(-len(episodes) // self.batch)):
-            told = self.features(context_actions[part])
-            start = self.start(self.context(episodes[part], told.shape[1]), told)
+            start, shown = self.start(episodes[part], context_actions[part])
             ok = np.ones(len(part), bool)
             for parts, (future, seeds) in zip(made, futures, strict=True):
-                frames = [start.shown]
-                for group, is_finite in self.go_on(start, self.features(future[part]), [seeds[b] for b in part]):
+                frames = [shown]
+                for group, finite_now in self.go_on(start, future[part], [seeds[b] for b in part]):
                     frames.append(group)
-                    ok &= is_finite
+                    ok &= finite_now
                 parts.append(np.concatenate(frames, axis=1))
             finite.append(ok)
         return [np.concatenate(parts) for parts in made], np.concatenate(finite)
@@ -155,20 +136,22 @@ class Dreamer:
     def reconstruct(self, episodes: np.ndarray, groups: int) -> np.ndarray:
         """uint8 [K, T, H, W, 3]: the latents of episodes, decoded."""
         parts: Iterable[np.ndarray] = np.array_split(episodes, -(-len(episodes) // self.batch))
-        z = (torch.from_numpy(self.context(part, groups)).to(self.device) for part in parts)
-        return np.concatenate([self.vae.decode(self._raw(x))[0].cpu().numpy() for x in z])
+        decoded = (self.vae.decode(self._raw(self.context(part, groups)))[0] for part in parts)
+        return np.concatenate([frames.cpu().numpy() for frames in decoded])
 
     def through_vae(self, frames: np.ndarray) -> np.ndarray:
         """Frames uint8 [K, T, H, W, 3] of episodes from their first group on, encoded as `encode` does and decoded."""
         made = []
         for part in np.array_split(frames, -(-len(frames) // self.batch)):
-            z, _ = self.vae.encode(torch.from_numpy(part).to(self.device))
+            z, _ = self.vae.encode(torch.from_numpy(part).to(self.stepper.device))
             made.append(self.vae.decode(z.half().float())[0].cpu().numpy())
         return np.concatenate(made)
 
     def _raw(self, z_BGCHW: Tensor) -> Tensor:
-        mean, std = (torch.from_numpy(a).to(self.device) for a in (self.latents.mean, self.latents.std))
-        return z_BGCHW * std[:, None, None] + mean[:, None, None]
+        mean, std = (
+            torch.from_numpy(a).to(z_BGCHW)[:, None, None] for a in (self.stepper.world.mean, self.stepper.world.std)
+        )
+        return z_BGCHW * std + mean
 
 
 def foreign_actions(chosen: EvaluationSet) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Autoregressive generation: one latent frame after another, each denoised against a cache of those before it.
+"""Autoregressive generation: one latent frame after another, each denoised against what is remembered of those before it.
 
 Axes: B rollouts side by side, T latent frames, C channels, H, W; A features of an action.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,17 +13,16 @@ from oniris_core.common.seeds import torch_generator
 from oniris_core.config.render import RenderParams
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
-from oniris_core.world.context import Cache, Context, FrameOnly, Step
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.generation_form import GenerationForm
+from oniris_core.world.rollout_state import RolloutState
+
+FEWEST_SLOTS = 16
+"""Frames a rollout's attention has room for at first; twice as many whenever they are full, up to the window."""
 
 
 @dataclass(frozen=True)
 class Sampler:
     """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
-
-    Guidance, one after the other: away from the model as it was early in its training (autoguidance, arXiv 2406.02507),
-    then from the model that does not know the actions, then from the one that does not know the past:
-    lerp(D_frame_only, lerp(D_without_actions, lerp(D_early, D, autoguidance), action_guidance), guidance). A 1 costs nothing.
 
     Raises:
         ValueError: no steps, or a noise level that is not above 0 or out of order.
@@ -33,11 +32,7 @@ class Sampler:
     sigma_max: float
     sigma_min: float
     rho: float
-    churn: float
-    guidance: float
     context_sigma: float
-    action_guidance: float = 1.0
-    autoguidance: float = 1.0
     temperature: float = 1.0
     still_change: float = 0.0
 
@@ -51,136 +46,115 @@ class Sampler:
     def of(params: RenderParams) -> "Sampler":
         """The sampler that the parameters describe."""
         return Sampler(
-            params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.churn, params.guidance,
-            params.context_sigma, params.action_guidance, params.autoguidance, params.temperature,
-            params.still_change,
+            params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.context_sigma,
+            params.temperature, params.still_change,
         )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Past:
-    """What generation goes on from.
-
-    Attributes:
-        cache: of the frames and their actions.
-        without_actions: of the same frames with all actions withheld, as in training; None unless guidance needs it.
-        early: of the same frames and actions by the model of early training; None unless guidance needs it.
-    """
-
-    cache: Cache
-    without_actions: Cache | None = None
-    early: Cache | None = None
-
-    def repeat(self, k: int) -> "Past":
-        """A copy in which each context stands k times; see `Cache.repeat`."""
-        without, early = (past and past.repeat(k) for past in (self.without_actions, self.early))
-        return Past(self.cache.repeat(k), without, early)
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked for each latent frame, the one with which it enters the past left out."""
+        return 2 * self.steps - 1
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def prefill(
-    denoiser: Denoiser,
-    context_BTCHW: Tensor,
-    actions_BTA: Tensor,
-    has_action_BT: Tensor,
-    sampler: Sampler,
-    early: Denoiser | None = None,
-) -> Past:
-    """The past after true standardised latent frames, any number of them; of more than the window the last count.
+    form: GenerationForm, context_BTCHW: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, sampler: Sampler
+) -> RolloutState:
+    """The state after true standardised latent frames, any number of them from the first of an episode on.
 
     Args:
-        denoiser: the model.
+        form: the model.
         context_BTCHW: the frames, declared to have noise level `sampler.context_sigma`.
-        actions_BTA, has_action_BT: see `Denoiser.forward`.
-        sampler: how frames will be generated; what it needs of the past is computed.
-        early: the model as it was early in its training, for autoguidance.
+        actions_BTA: features of the actions that led to each frame.
+        has_action_BT: bool, false where no action is known: the first frame of an episode.
+        sampler: how frames will be generated.
 
     Raises:
-        ValueError: shapes do not fit the model, latents are not finite, or the sampler needs `early`.
+        ValueError: no frames, shapes that do not fit the model, or latents that are not finite.
     """
-    if sampler.autoguidance != 1 and early is None:
+    c = form.config
+    B, T = context_BTCHW.shape[:2]
+    if context_BTCHW.ndim != 5 or tuple(context_BTCHW.shape[2:]) != form.latent_shape or not B * T:
         raise ValueError(
-            "autoguidance needs the model of early training: World.early, of the snapshots a training kept"
+            f"latents of shape {list(context_BTCHW.shape)} do not fit [B, T, {', '.join(map(str, form.latent_shape))}], "
+            "at least one frame"
         )
-    x = context_BTCHW[:, None]
-    sigma = torch.full(x.shape[:3], sampler.context_sigma, device=x.device)
-    _, cache = denoiser(x, sigma, actions_BTA, has_action_BT, Step())
-    without, earlier = None, None
-    if sampler.action_guidance != 1:
-        _, without = denoiser(x, sigma, actions_BTA, torch.zeros_like(has_action_BT), Step())
-    if sampler.autoguidance != 1 and early is not None:
-        _, earlier = early(x, sigma, actions_BTA, has_action_BT, Step())
-    return Past(cache, without, earlier)
+    if actions_BTA.shape != (B, T, c.action_features) or has_action_BT.shape != (B, T):
+        raise ValueError(
+            f"actions of shape {list(actions_BTA.shape)} and {list(has_action_BT.shape)} do not fit "
+            f"[{B}, {T}, {c.action_features}] and [{B}, {T}]"
+        )
+    if not context_BTCHW.isfinite().all() or not actions_BTA.isfinite().all():
+        raise ValueError(f"latents and actions must be finite: latents of shape {list(context_BTCHW.shape)}")
+    state = form.begin(B, room(T))
+    for x, actions, has_action in zip(
+        context_BTCHW.unbind(1), actions_BTA.unbind(1), has_action_BT.unbind(1), strict=True
+    ):
+        told = form.tell(actions, has_action)
+        state = form.enter(state, form.look_ahead(state, told), told, x, x.new_full((B,), sampler.context_sigma))
+    return state
 
 
-@torch.no_grad()
-def generate(
-    denoiser: Denoiser, past: Past, actions: Iterable[Tensor], sampler: Sampler, seeds: list[int]
-) -> Iterator[Tensor]:
-    """Generate latent frames, one for each entry of `actions`, for as long as there are any, in constant memory.
+def room(frames: int) -> int:
+    """How many frames there should be room for, if so many are to enter."""
+    return max(FEWEST_SLOTS, 1 << (frames - 1).bit_length())
+
+
+@torch.inference_mode()
+def next_frame(
+    form: GenerationForm, state: RolloutState, actions_BA: Tensor, sampler: Sampler, seeds: Sequence[int]
+) -> tuple[RolloutState, Tensor]:
+    """Generate the next latent frame of each rollout.
 
     Args:
-        denoiser: the model.
-        past: from `prefill`, of at least one frame; it is copied, so that it can be continued again.
-        actions: [B, A] each: the features of the actions that lead to the next latent frame.
+        form: the model.
+        state: of rollouts with at least one frame; it is left as it is, and can be gone on from again.
+        actions_BA: features of the actions that lead to the frame.
         sampler: how to generate.
-        seeds: one per rollout; a rollout's noise depends on its own seed only, not on its neighbours in the batch.
+        seeds: one per rollout. A frame's noise depends on its rollout's seed and its number alone.
 
-    Yields:
-        [B, C, H, W]: standardised latent frames.
+    Returns:
+        The state with the frame, and the frame: standardised [B, C, H, W].
 
     Raises:
-        ValueError: no context, another number of seeds or actions than of rollouts, or a past without what the sampler needs.
+        ValueError: a rollout without frames, a state of another model, another number of seeds or actions than of
+            rollouts, or actions not finite.
     """
-    last = past.cache.clean
-    if last is None:
+    positions: list[int] = state.position.tolist()
+    B, features = len(positions), form.config.action_features
+    if not positions or not min(positions):
         raise ValueError("a rollout needs at least one frame of context")
-    if len(seeds) != len(last):
-        raise ValueError(f"{len(seeds)} seeds for {len(last)} rollouts")
-    if sampler.action_guidance != 1 and past.without_actions is None:
-        raise ValueError("action guidance needs a past without actions: prefill with the same sampler")
-    if sampler.autoguidance != 1 and past.early is None:
-        raise ValueError("autoguidance needs a past of the early model: prefill with the same sampler")
-    past = past.repeat(1)
-    shape, device = (len(last), *last.shape[2:]), last.device
-    full = _Model(denoiser, past.cache)
-    early = _Model(denoiser, past.early) if past.early and sampler.autoguidance != 1 else None
-    unasked = None
-    if past.without_actions and sampler.action_guidance != 1:
-        unasked = _Model(denoiser, past.without_actions, told=False)
-    pastless = _Model(denoiser, None) if sampler.guidance != 1 else None
-    models = [model for model in (full, early, unasked, pastless) if model is not None]
-    sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
-
-    def guided(of: Callable[[_Model], Tensor]) -> Tensor:
-        value = of(full)
-        for other, weight in (
-            (early, sampler.autoguidance), (unasked, sampler.action_guidance), (pastless, sampler.guidance)
-        ):  # fmt: skip
-            if other is not None:
-                value = torch.lerp(of(other), value, weight)
-        return value
+    if len(seeds) != B:
+        raise ValueError(f"{len(seeds)} seeds for {B} rollouts")
+    if actions_BA.shape != (B, features) or not actions_BA.isfinite().all():
+        raise ValueError(f"actions of shape {list(actions_BA.shape)} do not fit [{B}, {features}], or are not finite")
+    form.check(state)
+    state = form.grow(state, room(max(positions) + 1))
+    device = state.clean.device
+    noise = torch.stack([
+        torch.randn(form.latent_shape, generator=torch_generator(seed, "rollout", position))
+        for seed, position in zip(seeds, positions, strict=True)
+    ]).to(device, state.clean.dtype)  # fmt: skip
+    told = form.tell(actions_BA, actions_BA.new_ones(B))
+    ahead = form.look_ahead(state, told)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        return guided(lambda model: model.denoise(x, sigma))
+        return form.denoise(state, ahead, x, x.new_full((B,), sigma))
 
+    sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
+    # The flow starts around what is expected: sigma_max is small where that is much. At a temperature below 1 it starts,
+    # and so ends, nearer to it: what the network does not know is then no longer shown as if it were chance.
+    x = heun(denoise, ahead.center + sampler.temperature * sampler.sigma_max * noise, sigmas)
+    x = settle(x, state.clean[:, -1], sampler.still_change)
+    return form.enter(state, ahead, told, x, x.new_full((B,), sampler.context_sigma)), x
+
+
+def generate(
+    form: GenerationForm, state: RolloutState, actions: Iterable[Tensor], sampler: Sampler, seeds: Sequence[int]
+) -> Iterator[Tensor]:
+    """Latent frames [B, C, H, W], one for each entry [B, A] of `actions`, as long as there are any; see `next_frame`."""
     for actions_BA in actions:
-        assert full.cache is not None
-        generators = [torch_generator(seed, "rollout", full.cache.position) for seed in seeds]
-
-        def noise() -> Tensor:
-            return torch.stack([torch.randn(shape[1:], generator=g) for g in generators]).to(device)  # noqa: B023
-
-        for model in models:
-            model.begin(actions_BA, shape)
-        # The flow starts around what is expected: sigma_max is small where that is much. At a temperature below 1 it starts,
-        # and so ends, nearer to it: what the network does not know is then no longer shown as if it were chance.
-        start = guided(lambda model: model.center) + sampler.temperature * sampler.sigma_max * noise()
-        x = heun(denoise, start, sigmas, sampler.churn, noise)
-        assert full.cache.clean is not None
-        x = settle(x, full.cache.clean[:, -1], sampler.still_change)
-        for model in models:
-            model.remember(x, sampler.context_sigma)
+        state, x = next_frame(form, state, actions_BA, sampler, seeds)
         yield x
 
 
@@ -196,40 +170,3 @@ def settle(x_BCHW: Tensor, last_BCHW: Tensor, least: float) -> Tensor:
     """
     change = (x_BCHW - last_BCHW).square().mean(1, keepdim=True).sqrt()
     return torch.where(change < least, last_BCHW, x_BCHW)
-
-
-class _Model:
-    """One of the models whose predictions of a frame are combined, with what it remembers (None: it sees no past)."""
-
-    def __init__(self, denoiser: Denoiser, cache: Cache | None, told: bool = True):
-        known = cache.model if cache is not None else None
-        self.denoiser = known if isinstance(known, Denoiser) else denoiser
-        self.cache, self._is_told = cache, told
-
-    def begin(self, actions_BA: Tensor, shape: tuple[int, ...]) -> None:
-        """Look ahead to a latent frame of the given shape [B, C, H, W] and its actions; told False: it is not told them."""
-        there = torch.full((len(actions_BA), 1), self._is_told, device=actions_BA.device)
-        self._actions = actions_BA[:, None], there
-        self._context: Context = FrameOnly() if self.cache is None else Step(self.cache)
-        nothing = torch.zeros(shape, device=actions_BA.device)[:, None, None]
-        # One forecast serves every noise level of the solver.
-        self._expected = self.denoiser.expect(nothing, nothing[..., 0, 0, 0] + 1, *self._actions, self._context)
-
-    @property
-    def center(self) -> Tensor:
-        """[B, C, H, W]: where the frame is expected."""
-        return self._expected.center[:, 0, 0]
-
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        """The clean frame that it takes x to be."""
-        return self._run(x, sigma)[0]
-
-    def remember(self, x: Tensor, sigma: float) -> None:
-        """Take in a finished frame, declared to have noise level sigma."""
-        if self.cache is not None:
-            self.cache = self._run(x, sigma)[1]
-
-    def _run(self, x: Tensor, sigma: float) -> tuple[Tensor, Cache]:
-        level = torch.full((len(x), 1, 1), sigma, device=x.device)
-        D_x, after = self.denoiser(x[:, None, None], level, *self._actions, self._context, self._expected)
-        return D_x[:, 0, 0], after

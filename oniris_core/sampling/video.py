@@ -1,19 +1,16 @@
-"""Rollouts from frames to frames: the video encoded, continued in latent space and decoded as it comes.
+"""Rollouts of whole videos: continued under any actions, decoded as they come, in constant memory.
 
-Axes: B rollouts side by side, T frames, G latent frames (groups of c frames), H, W; A features of an action.
+Axes: B rollouts side by side, T frames, H, W; c frames of a latent frame.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from oniris_core.data.groups import group_rows
-from oniris_core.sampling.autoregressive import Sampler, generate, prefill
+from oniris_core.sampling.autoregressive import Sampler
+from oniris_core.sampling.stepper import Moment, Stepper
 from oniris_core.vae.codec import Codec
-from oniris_core.vae.streaming import decode_stream
 from oniris_core.world.store import World
 
 
@@ -44,46 +41,23 @@ def rollout(
         ValueError: at once: another VAE than the model's, a context of the wrong shape, or actions too few or of another
             space. While iterating: actions of another space.
     """
-    c, features = codec.vae.config.group, model.action_spec.features
-    config, device = model.denoiser.config, next(model.denoiser.parameters()).device
-    if codec.identity != model.vae_identity:
-        raise ValueError(f"the model belongs to VAE {model.vae_identity[:12]}, this one is {codec.identity[:12]}")
-    if context.ndim != 5 or context.shape[1] % c != 1 % c or not context.size:
-        raise ValueError(f"a context of shape {list(context.shape)} does not fit [B, 1 + k * {c}, H, W, 3]")
-    B, T = context.shape[:2]
-    rows = group_rows(0, 1 + (T - 1) // c, c)
-    mean, std = (torch.from_numpy(part).to(device)[:, None, None] for part in (model.mean, model.std))
-    z_BGCHW, _ = codec.vae.encode(torch.from_numpy(context[:, rows]).to(device))
-    if z_BGCHW.shape[2:] != (config.latent_channels, config.latent_height, config.latent_width):
-        raise ValueError(
-            f"frames of shape {list(context.shape)} make latents {list(z_BGCHW.shape)}, the model knows "
-            f"[B, T, {config.latent_channels}, {config.latent_height}, {config.latent_width}]"
-        )
-
-    def encoded(taken: list[np.ndarray]) -> Tensor:
-        spec_shape = (B,) if model.action_spec.kind == "discrete" else (B, len(model.action_spec.sizes))
-        for action in taken:
-            if np.shape(action) != spec_shape:
-                raise ValueError(f"actions of shape {list(np.shape(action))} do not fit {list(spec_shape)}")
-        return torch.from_numpy(model.action_spec.encode(np.stack(taken, axis=1))).to(device)  # [B, frames, features]
-
-    coming = iter(actions)
+    stepper, coming = Stepper(model, codec, sampler), iter(actions)
+    T = context.shape[1] if context.ndim > 1 else 0
     known = list(islice(coming, T))
     if len(known) < T:
         raise ValueError(f"a context of shape {list(context.shape)} needs {T} actions, there are {len(known)}")
-    actions_BGA = encoded([known[row] for row in rows]).reshape(B, -1, c * features)
-    has_action = (torch.arange(actions_BGA.shape[1], device=device) > 0).expand(B, -1)
-    past = prefill(model.denoiser, (z_BGCHW - mean) / std, actions_BGA, has_action, sampler, model.early)
+    moment, _ = stepper.begin(context, side_by_side(known))
+    return _go_on(stepper, moment, coming, [seed * 2**32 + b for b in range(len(context))])
 
-    def following() -> Iterator[Tensor]:
-        while len(taken := list(islice(coming, c))) == c:
-            yield encoded(taken).flatten(1)
 
-    def latents() -> Iterator[Tensor]:
-        yield z_BGCHW
-        for x in generate(model.denoiser, past, following(), sampler, [seed * 2**32 + b for b in range(B)]):
-            yield x[:, None] * std + mean
+def side_by_side(actions: list[np.ndarray]) -> np.ndarray:
+    """[B, T, ...] of T actions [B, ...]. Raises ValueError if they are of different shapes."""
+    if len(shapes := {np.shape(action) for action in actions}) > 1:
+        raise ValueError(f"actions of different shapes: {sorted(map(list, shapes))}")
+    return np.stack(actions, axis=1)
 
-    frames = decode_stream(codec.vae, latents())
-    next(frames)  # the context, as the VAE shows it
-    return frames
+
+def _go_on(stepper: Stepper, moment: Moment, coming: Iterator[np.ndarray], seeds: list[int]) -> Iterator[np.ndarray]:
+    while len(taken := list(islice(coming, stepper.group))) == stepper.group:
+        moment, frames = stepper.step(moment, side_by_side(taken), seeds)
+        yield frames

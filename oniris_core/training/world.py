@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from oniris_core.training.state import TrainState
 from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.forecast import Forecaster
-from oniris_core.world.loss import ExpectedLoss, forecast_loss, frame_only_errors, loss_rows, noised_errors
+from oniris_core.world.loss import ExpectedLoss, clean_frames, forecast_loss, loss_rows, noised_errors
 from oniris_core.world.unet import Block, UNetConfig
 
 
@@ -45,12 +44,9 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     )  # fmt: skip
 
 
-Lesson = Literal["all", "frame_only", "forecast_only"]
-
-
 @dataclass(frozen=True)
 class WorldBatch:
-    """Clips and their noise; see `noised_errors`. And what is learned from them: see `TrainParams` for the shares."""
+    """Clips and their noise; see `noised_errors`. And whether the forecast alone is learned from them."""
 
     x_BTCHW: Tensor
     actions_BTA: Tensor
@@ -59,7 +55,7 @@ class WorldBatch:
     noise_BTCHW: Tensor
     clean_sigma_B: Tensor
     clean_noise_BTCHW: Tensor
-    lesson: Lesson
+    forecast_only: bool
 
 
 class WorldObjective(nn.Module):
@@ -68,37 +64,27 @@ class WorldObjective(nn.Module):
     Args:
         denoiser: what is trained.
         usual: the loss that is usual at each sigma; same shape. No part of what the ranks synchronise.
-        last_only: whether only the last frame of each clip counts.
     """
 
-    def __init__(self, denoiser: Denoiser, usual: Callable[[Tensor], Tensor], last_only: bool = False):
+    def __init__(self, denoiser: Denoiser, usual: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.denoiser = denoiser
-        self._usual, self._counted = usual, slice(-1, None) if last_only else slice(None)
+        self.denoiser, self._usual = denoiser, usual
 
     def forward(self, batch: WorldBatch) -> Outcome:
-        """The loss of a batch; with a past also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
-        b, counted = batch, self._counted
-        sigma_BT = b.sigma_BT[:, counted]
-        if b.lesson == "forecast_only":
-            alone = forecast_loss(
-                self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW,
-                b.sigma_BT.shape[1],
-            )[:, counted].mean()  # fmt: skip
+        """The loss of a batch; of a whole step also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
+        b = batch
+        if b.forecast_only:
+            clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
+            alone = forecast_loss(self.denoiser, b.x_BTCHW, clean, b.sigma_BT.shape[1]).mean()
             return Outcome(alone, {"forecast": alone.detach()}, {})
-        if b.lesson == "frame_only":
-            errors = frame_only_errors(
-                self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW
-            )
-            return Outcome((errors.loss[:, counted] / self._usual(sigma_BT)).mean(), {}, {})
         errors = noised_errors(
             self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW, b.clean_sigma_B,
             b.clean_noise_BTCHW,
         )  # fmt: skip
-        loss, rows = errors.loss[:, counted], loss_rows(b.sigma_BT, errors.loss)[:, counted]
-        total, shown = (loss / self._usual(sigma_BT)).mean(), {"weighted": loss.detach().mean()}
+        loss, rows = errors.loss, loss_rows(b.sigma_BT, errors.loss)
+        total, shown = (loss / self._usual(b.sigma_BT)).mean(), {"weighted": loss.detach().mean()}
         if errors.forecast is not None:
-            forecast = errors.forecast[:, counted].mean()
+            forecast = errors.forecast.mean()
             total, shown["forecast"] = total + forecast, forecast.detach()
         return Outcome(total, shown, {"rows": rows})
 
@@ -167,8 +153,7 @@ class WorldTrainer:
             [SnapshotEma(self.denoiser, width, self.snapshots, kept) for width in params.ema_widths],
             self.expected,
         )
-        usual = self.expected.__call__ if params.sigma_normalization else torch.ones_like
-        self.objective: nn.Module = WorldObjective(self.denoiser, usual, params.targets == "last")
+        self.objective: nn.Module = WorldObjective(self.denoiser, self.expected.__call__)
         if params.compile:
             self.denoiser.make_masks(params.clip_latents, device)
             compile_parts(self.denoiser, (Block, Forecaster))
@@ -177,10 +162,9 @@ class WorldTrainer:
         self.in_memory = clips.in_memory
 
     def batch(self, step: int, part: int) -> WorldBatch:
-        """Random clips with random noise. Shares are drawn: of steps without a past, of clips without actions."""
+        """Random clips with random noise."""
         p, seed, device = self._params, self._seed, self.device
         mine = self._ranks.part(p.batch, p.accumulate, part)
-        acts = numpy_rng(seed, "world/action_drop", step).random(p.batch)[mine] >= p.action_drop_share
         x, actions, has_action = self._source(self._drawn(step)[mine])
         # Noise is drawn for the whole step, whoever takes part in it: a clip's depends on its place alone.
         generator = torch_generator(seed, "world/noise", step, device=device.type)
@@ -192,16 +176,14 @@ class WorldTrainer:
         clean_sigma = (p.context_noise * torch.rand(p.batch, generator=generator, device=device)).clamp(min=1e-3)
         here = slice(int(mine[0]), int(mine[-1]) + 1)
         return WorldBatch(
-            x, actions, has_action & to_device(acts[:, None], device),
-            sigma[here], noise[here], clean_sigma[here], clean_noise[here], self.lesson(step),
+            x, actions, has_action, sigma[here], noise[here], clean_sigma[here], clean_noise[here],
+            self.forecast_only(step),
         )  # fmt: skip
 
-    def lesson(self, step: int) -> Lesson:
-        """What is learned in a step: drawn, so that lessons of every kind are spread over the training."""
-        p, (first, second) = self._params, numpy_rng(self._seed, "world/lesson", step).random(2)
-        if first < p.forecast_only_share:
-            return "forecast_only"
-        return "frame_only" if second < p.frame_only_share else "all"
+    def forecast_only(self, step: int) -> bool:
+        """Whether a step trains the forecast alone: drawn, so that such steps are spread over the training."""
+        drawn = numpy_rng(self._seed, "world/lesson", step).random()
+        return bool(drawn < self._params.forecast_only_share)
 
     def _drawn(self, step: int) -> np.ndarray:
         p = self._params

@@ -63,17 +63,6 @@ class Averages:
             return self.folder / f"ema_{width:.3f}.safetensors"
         return snapshot_file(self.folder / "snapshots", width, step)
 
-    def nearest_snapshot(self, share: float) -> int:
-        """The step, of those after which snapshots were kept, that comes nearest to a share of the training."""
-        return min(self.snapshots, key=lambda step: abs(step - share * self.steps))
-
-    def early(self, share: float) -> dict[str, Tensor] | None:
-        """The first tracked average as it stood after about that share of the training; None if no snapshots were kept."""
-        if not self.snapshots:
-            return None
-        file = self.file(self.widths[0], self.nearest_snapshot(share))
-        return {name: value.float() for name, value in load_tensors(file).items()}
-
     def combination(self, width: float) -> tuple[dict[Path, float], float]:
         """How much of each file an average of `width` takes, and how far its profile is missed, relative to its norm."""
         sources = list(product(self.widths, (*self.snapshots, self.steps)))

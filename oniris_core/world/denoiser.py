@@ -1,6 +1,12 @@
-"""The denoiser: preconditioning around the UNet (arXiv 2206.00364, table 1; DESIGN.md section 4).
+"""The denoiser in the form that trains: preconditioning around the UNet (arXiv 2206.00364, table 1; DESIGN.md section 4).
 
-Axes: B batch, S streams, T frames, C channels, H, W; A features of an action, E features of the embedding.
+It runs whole clips, both streams in one pass; `generation_form` runs the same weights a frame at a time. Information crosses
+frames in two modules only, `GatedCausalConv` and `Attention`, and only so:
+
+    clean_i   reads clean_1 .. clean_i
+    noised_i  reads clean_1 .. clean_{i-1} and itself
+
+Axes: B batch, S streams (0 clean, 1 noised), T frames, C channels, H, W; A features of an action, E features of the embedding.
 """
 
 from collections.abc import Iterable
@@ -12,7 +18,6 @@ from torch import Tensor, nn
 
 from oniris_core.common.plain import with_tuples
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
-from oniris_core.world.context import BlockCache, Cache, Context, FrameOnly, Parallel, Ring, Step
 from oniris_core.world.forecast import Forecast, Forecaster
 from oniris_core.world.unet import FrameInfo, UNet, UNetConfig
 from oniris_core.world.video_attention import block_mask
@@ -53,6 +58,27 @@ class DenoiserConfig:
     def from_json(value: dict[str, Any]) -> "DenoiserConfig":
         """The inverse of `to_json`. Raises TypeError or KeyError if `value` is not such a thing."""
         return DenoiserConfig(**{**with_tuples(value), "unet": UNetConfig(**with_tuples(value["unet"]))})
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Clean latent frames and what led to them.
+
+    Attributes:
+        x: standardised [B, T, C, H, W].
+        sigma: the noise level that each is declared to have [B, T], above 0.
+        actions: features of the actions that led to each [B, T, A].
+        has_action: bool [B, T], false where no action is known: the first frame of an episode, or actions withheld.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    actions: Tensor
+    has_action: Tensor
+
+    def last(self, count: int) -> "Frames":
+        """The last `count` of them."""
+        return Frames(*(part[:, -count:] for part in (self.x, self.sigma, self.actions, self.has_action)))
 
 
 @dataclass(frozen=True)
@@ -126,31 +152,25 @@ class Denoiser(nn.Module):
                 config.change_std, config.forecast_attention,
             )  # fmt: skip
 
-    def expect(
-        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
-    ) -> Expected:
-        """What the clean frames before each frame, and its actions, say of it.
-
-        Arguments as in `forward`; of x only clean frames that lie before another one are read. A Step of one frame reads
-        none, so that one answer serves all noise levels.
+    def expect(self, clean: Frames, count: int) -> Expected:
+        """What the clean frames before each of the last `count`, and its actions, say of it.
 
         With `precondition: past` that is the last clean frame, and the usual change from it; the frame's own declared noise
         adds to that: Var[x_i - m_i] = change_std^2 + sigma_clean^2. With `forecast` it is a Gaussian for each value.
         """
-        self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-        T = x_BSTCHW.shape[2]
-        clean, sigma, told = self._with_past(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-        held = clean.shape[1] - T
-        first = T if isinstance(context, FrameOnly) or self.config.precondition == "plain" else max(1 - held, 0)
-        # The first frames have no past; of the others each has a last one.
-        last = clean[:, held + first - 1 : -1] if first < T else clean[:, :0]
-        last_sigma = sigma[:, held + first - 1 : -1] if first < T else sigma[:, :0]
+        before = clean.x.shape[1] - count
+        # The first frame has no past; of the others each has a last one.
+        first = count if self.config.precondition == "plain" else max(1 - before, 0)
+        last, last_sigma = (
+            part[:, before + first - 1 : -1] if first < count else part[:, :0] for part in (clean.x, clean.sigma)
+        )
         center, scale = last, (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
         spread, forecast = scale, None
-        if self.forecaster is not None and first < T:
-            forecast = self.forecaster(*self._seen(clean, told, T - first), last_sigma)
+        if self.forecaster is not None and first < count:
+            told = self._told(clean.actions, clean.has_action)
+            forecast = self.forecaster(*self._seen(clean.x, told, count - first), last_sigma)
             center, spread = forecast.mean.detach(), forecast.spread.detach()
-        shape = (len(clean), first, *clean.shape[2:])
+        shape = (len(clean.x), first, *clean.x.shape[2:])
         center = torch.cat([center.new_zeros(shape), center], dim=1)
         spread, scale = (
             torch.cat([value.new_ones((*shape[:2], *value.shape[2:])), value], dim=1) for value in (spread, scale)
@@ -165,23 +185,6 @@ class Denoiser(nn.Module):
         for level, attends in enumerate(self.config.unet.video_attention):
             if attends:
                 block_mask(frames, (height >> level) * (width >> level), self.config.unet.window, device)
-
-    def _with_past(
-        self, x_BSTCHW: Tensor, sigma_BST: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, context: Context
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean frames, their noise levels and what was told of their actions, after those that the context knows of."""
-        clean, sigma, told = x_BSTCHW[:, 0], sigma_BST[:, 0], self._told(actions_BTA, has_action_BT)
-        if isinstance(context, Step):
-            cache = context.cache
-            return _after(cache.clean, clean), _after(cache.clean_sigma, sigma), _after(cache.told, told)
-        if isinstance(context, Parallel) and context.before is not None:
-            before = context.before
-            return (
-                _after(before.x, clean),
-                _after(before.sigma, sigma),
-                _after(self._told(before.actions, before.has_action), told),
-            )
-        return clean, sigma, told
 
     def _seen(self, clean_BTCHW: Tensor, told_BTA: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """What the forecaster sees for each of the last `count` frames; before the first one nothing moved or was asked for."""
@@ -202,71 +205,30 @@ class Denoiser(nn.Module):
         no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
         return torch.cat([actions_BTA * there, no_action], dim=-1)
 
-    def forward(
-        self,
-        x_BSTCHW: Tensor,
-        sigma_BST: Tensor,
-        actions_BTA: Tensor,
-        has_action_BT: Tensor,
-        context: Context,
-        expected: Expected | None = None,
-    ) -> tuple[Tensor, Cache]:
-        """Denoise.
+    def forward(self, clean: Frames, x_BTCHW: Tensor, sigma_BT: Tensor, expected: Expected | None = None) -> Tensor:
+        """Denoise both streams of a clip.
 
         Args:
-            x_BSTCHW: standardised latent frames; S = 2 (clean, noised) for Parallel, else 1.
-            sigma_BST: the noise level each is declared to have, above 0.
-            actions_BTA: features of the actions that led to each frame.
-            has_action_BT: bool, false where no action is known: the first frame of an episode, or actions dropped.
-            context: how frames see each other.
-            expected: from `expect` with the same arguments, where it is known already.
+            clean: the clip's clean frames, and in front of them any number more, which only what is expected rests on.
+            x_BTCHW: its T frames noised.
+            sigma_BT: their noise levels, above 0.
+            expected: from `expect(clean, T)`, where it is known already.
 
         Returns:
-            D, of x's shape, and the cache that x has entered (an empty one unless Step).
+            D [B, 2, T, C, H, W]: of the clean stream and of the noised one.
 
         Raises:
-            ValueError: shapes do not fit each other, the architecture or the cache; the cache is stale or another
-                model's. In a Step also: a sigma not above 0 or latents that are not finite (looking at values makes a
-                GPU wait, which training cannot afford).
+            ValueError: shapes do not fit each other or the architecture.
         """
-        self._check(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-        if not isinstance(context, Step):
-            return self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)[0], Cache()
-        cache, T, window = context.cache, x_BSTCHW.shape[2], self.config.unet.window
-        self._check_step(x_BSTCHW, sigma_BST, cache)
-        ring = cache.ring or Ring(window + 1)
-        step = ring.write(cache.length, T)
-        with torch.no_grad():
-            D_x, blocks = self._denoise(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context, expected)
-            clean, sigma, told = (
-                values[:, -self.config.forecast_ages[-1] :].clone()
-                for values in self._with_past(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-            )
-            return D_x, Cache(
-                start=cache.start, length=cache.length + T, model=self,
-                clean=clean, clean_sigma=sigma, told=told, blocks=blocks,
-                ring=ring, writers=(cache.writers + (step,) * T)[-window:],
-            )  # fmt: skip
-
-    def _denoise(
-        self,
-        x_BSTCHW: Tensor,
-        sigma_BST: Tensor,
-        actions_BTA: Tensor,
-        has_action_BT: Tensor,
-        context: Context,
-        expected: Expected | None,
-    ) -> tuple[Tensor, tuple[BlockCache, ...]]:
-        cache = context.cache if isinstance(context, Step) else Cache()
-        T = x_BSTCHW.shape[2]
-        known = expected or self.expect(x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
+        self._check(clean, x_BTCHW, sigma_BT)
+        T = x_BTCHW.shape[1]
+        known, clip = expected or self.expect(clean, T), clean.last(T)
+        x_BSTCHW, sigma_BST = torch.stack([clip.x, x_BTCHW], dim=1), torch.stack([clip.sigma, sigma_BT], dim=1)
         pre, center = Preconditioning(known.spread, sigma_BST[..., None, None, None]), known.center
         c_noise_BST = sigma_BST.log() / 4
-        actions = self.action(self._told(actions_BTA, has_action_BT))[:, None]
+        actions = self.action(self._told(clip.actions, clip.has_action))[:, None]
         embedding = mp_silu(mp_sum(self.noise(self.fourier(c_noise_BST)), actions, 0.5))
-        info = FrameInfo(
-            embedding, c_noise_BST, torch.arange(cache.position, cache.position + T, device=x_BSTCHW.device)
-        )
+        info = FrameInfo(embedding, c_noise_BST, torch.arange(T, device=x_BTCHW.device))
 
         unit_change = pre.c_in * (x_BSTCHW - center)
         # Where x - m is mostly noise there is little to be seen in it: it fades, rather than drown what the past says.
@@ -275,51 +237,26 @@ class Denoiser(nn.Module):
             inputs.append(center.expand_as(x_BSTCHW))
         if self.forecaster is not None:
             inputs.append((pre.spread / self.config.change_std).log().expand_as(x_BSTCHW))
-        out, blocks = self.unet(torch.cat(inputs, dim=3), info, context, cache.blocks)
         # Half of the output scales the network's own input, pixel by pixel: where nothing moves, all that x - m holds is
         # noise, and a narrow network that had to carry it through to subtract it would leave grain.
-        added, gain = out.chunk(2, dim=3)
+        added, gain = self.unet(torch.cat(inputs, dim=3), info).chunk(2, dim=3)
         F_x = added + gain * unit_change
-        D_x = center + pre.c_skip * (x_BSTCHW - center) + pre.c_out * F_x
-        return D_x, blocks
+        return center + pre.c_skip * (x_BSTCHW - center) + pre.c_out * F_x
 
-    def _check(self, x: Tensor, sigma: Tensor, actions: Tensor, has_action: Tensor, context: Context) -> None:
+    def _check(self, clean: Frames, x: Tensor, sigma: Tensor) -> None:
         c = self.config
-        streams = 2 if isinstance(context, Parallel) else 1
-        if (
-            x.ndim != 6
-            or tuple(x.shape[3:]) != (c.latent_channels, c.latent_height, c.latent_width)
-            or x.shape[1] != streams
-            or not x.shape[2]
-        ):
+        shape, T = (c.latent_channels, c.latent_height, c.latent_width), x.shape[1] if x.ndim == 5 else 0
+        if not T or tuple(x.shape[2:]) != shape:
+            raise ValueError(f"latents of shape {list(x.shape)} do not fit [B, T, {', '.join(map(str, shape))}]")
+        B, frames = len(x), clean.x.shape[1] if clean.x.ndim == 5 else 0
+        if frames < T or clean.x.shape != (B, frames, *shape):
+            raise ValueError(f"clean latents of shape {list(clean.x.shape)} do not fit noised ones of {list(x.shape)}")
+        if sigma.shape != (B, T) or clean.sigma.shape != (B, frames):
             raise ValueError(
-                f"latents of shape {list(x.shape)} do not fit [B, {streams}, T, {c.latent_channels}, "
-                f"{c.latent_height}, {c.latent_width}] for {type(context).__name__}"
+                f"sigma of shape {list(sigma.shape)} and {list(clean.sigma.shape)} do not fit [{B}, {T}] and [{B}, {frames}]"
             )
-        B, _, T = x.shape[:3]
-        if sigma.shape != x.shape[:3]:
-            raise ValueError(f"sigma of shape {list(sigma.shape)} does not fit {list(x.shape[:3])}")
-        if actions.shape != (B, T, c.action_features) or has_action.shape != (B, T):
+        if clean.actions.shape != (B, frames, c.action_features) or clean.has_action.shape != (B, frames):
             raise ValueError(
-                f"actions of shape {list(actions.shape)} and {list(has_action.shape)} do not fit "
-                f"[{B}, {T}, {c.action_features}] and [{B}, {T}]"
+                f"actions of shape {list(clean.actions.shape)} and {list(clean.has_action.shape)} do not fit "
+                f"[{B}, {frames}, {c.action_features}] and [{B}, {frames}]"
             )
-
-    def _check_step(self, x: Tensor, sigma: Tensor, cache: Cache) -> None:
-        if not bool((sigma > 0).all() & x.isfinite().all()):
-            what = "latents must be finite" if bool((sigma > 0).all()) else "sigma must be above 0"
-            raise ValueError(f"{what}: latents of shape {list(x.shape)}, sigma from {float(sigma.min()):g}")
-        if cache.clean is None:
-            return
-        if cache.model is not self:
-            raise ValueError(
-                f"the cache of {[len(cache.clean), *cache.clean.shape[2:]]} is of another model than this one "
-                f"of [B, {self.config.latent_channels}, {self.config.latent_height}, {self.config.latent_width}]"
-            )
-        if len(cache.clean) != len(x):
-            raise ValueError(f"the cache is of {len(cache.clean)} rollouts, the frames are of {len(x)}")
-        cache.refuse_stale()
-
-
-def _after(old: Tensor | None, new: Tensor) -> Tensor:
-    return new if old is None else torch.cat([old, new], dim=1)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum, normalize
-from oniris_core.world.context import FrameOnly
 from oniris_core.world.temporal import Attention
 
 LEAST_SPREAD = 0.01
@@ -101,7 +100,7 @@ class Forecaster(nn.Module):
             scale = (embedding(told, gain=embedding_gain) + 1).flatten(0, 1)
             x = mp_sum(x, second(mp_silu(first(mp_silu(x)) * scale[..., None, None])), 0.3)
             if number == 0 and self.attention is not None:
-                whole, _ = self.attention(x[None, None], torch.arange(len(x), device=x.device), FrameOnly(), None)
+                whole = self.attention(x[None, None], torch.arange(len(x), device=x.device))
                 x = mp_sum(x, whole[0, 0], 0.3)
         x = mp_silu(x)
         added, gain, log_spread = (

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oniris_core.world.context import Before, Context, FrameOnly, Parallel
-from oniris_core.world.denoiser import Denoiser, Expected
+from oniris_core.world.denoiser import Denoiser, Expected, Frames
 
 TERMS = 4
 PAIRS = 10_000
@@ -125,74 +124,36 @@ def noised_errors(
 
     Args:
         x_BTCHW: standardised latent clips, and in front of them the frames before, which the forecast sees.
-        actions_BTA, has_action_BT: of all of these; see `Denoiser.forward`.
+        actions_BTA, has_action_BT: of all of these; see `Frames`.
         sigma_BT, noise_BTCHW: noise level and unit noise of the noised stream, which has the T frames of the clips only.
         clean_sigma_B, clean_noise_BTCHW: noise level and unit noise of all clean frames, one level per clip.
     """
     T = sigma_BT.shape[1]
-    clean, context = _past(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW, T)
-    x, actions, has_action = _last(T, x_BTCHW, actions_BTA, has_action_BT)
-    x_BSTCHW = torch.stack([clean, _noised(x, sigma_BT, noise_BTCHW)], dim=1)
-    sigma_BST = torch.stack([clean_sigma_B[:, None].expand_as(sigma_BT), sigma_BT], dim=1)
-    return _errors(denoiser, x, x_BSTCHW, sigma_BST, actions, has_action, context)
+    clean = clean_frames(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW)
+    expected, x = denoiser.expect(clean, T), x_BTCHW[:, -T:]
+    D_x = denoiser(clean, _noised(x, sigma_BT, noise_BTCHW), sigma_BT, expected)
+    error = (D_x[:, 1] - x).square().mean((2, 3, 4))
+    return FrameErrors(error, expected.loss_weight(sigma_BT), _forecast_loss(denoiser, x, expected))
 
 
-def frame_only_errors(
-    denoiser: Denoiser,
-    x_BTCHW: Tensor,
-    actions_BTA: Tensor,
-    has_action_BT: Tensor,
-    sigma_BT: Tensor,
-    noise_BTCHW: Tensor,
-) -> FrameErrors:
-    """The same without any past."""
-    x, actions, has_action = _last(sigma_BT.shape[1], x_BTCHW, actions_BTA, has_action_BT)
-    noised = _noised(x, sigma_BT, noise_BTCHW)[:, None]
-    return _errors(denoiser, x, noised, sigma_BT[:, None], actions, has_action, FrameOnly())
-
-
-def forecast_loss(
-    denoiser: Denoiser,
-    x_BTCHW: Tensor,
-    actions_BTA: Tensor,
-    has_action_BT: Tensor,
-    clean_sigma_B: Tensor,
-    clean_noise_BTCHW: Tensor,
-    frames: int,
-) -> Tensor:
-    """`FrameErrors.forecast` of clips of `frames` frames alone, without the passes through the network that refines it.
+def forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, clean: Frames, frames: int) -> Tensor:
+    """`FrameErrors.forecast` of the last `frames` frames alone, without the passes through the network that refines it.
 
     Raises:
         ValueError: the denoiser has no forecast, or no frame has a past.
     """
-    clean, context = _past(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW, frames)
-    x, actions, has_action = _last(frames, x_BTCHW, actions_BTA, has_action_BT)
-    both = clean[:, None].expand(-1, 2, -1, -1, -1, -1)  # the noised stream is not looked at
-    sigma_BST = clean_sigma_B[:, None, None].expand(both.shape[:3])
-    forecast = _forecast_loss(denoiser, x, denoiser.expect(both, sigma_BST, actions, has_action, context))
+    forecast = _forecast_loss(denoiser, x_BTCHW[:, -frames:], denoiser.expect(clean, frames))
     if forecast is None:
         raise ValueError("this denoiser forecasts nothing of these clips")
     return forecast
 
 
-def _last(frames: int, *values_BT: Tensor) -> tuple[Tensor, ...]:
-    """The clips alone, without the frames in front of them."""
-    return tuple(values[:, -frames:] for values in values_BT)
-
-
-def _past(
-    x_BTCHW: Tensor,
-    actions_BTA: Tensor,
-    has_action_BT: Tensor,
-    clean_sigma_B: Tensor,
-    clean_noise_BTCHW: Tensor,
-    frames: int,
-) -> tuple[Tensor, Parallel]:
-    """The clean stream of the last `frames` frames, and those before them as context."""
-    clean, before = _noised(x_BTCHW, clean_sigma_B[:, None], clean_noise_BTCHW), x_BTCHW.shape[1] - frames
-    sigma_BT = clean_sigma_B[:, None].expand(-1, before)
-    context = Before(clean[:, :before], sigma_BT, actions_BTA[:, :before], has_action_BT[:, :before])
-    return clean[:, before:], Parallel(context if before else None)
+def clean_frames(
+    x_BTCHW: Tensor, actions_BTA: Tensor, has_action_BT: Tensor, sigma_B: Tensor, noise_BTCHW: Tensor
+) -> Frames:
+    """The clean stream of clips: declared to have, and having, a little noise, of one level per clip."""
+    sigma_BT = sigma_B[:, None].expand(x_BTCHW.shape[:2])
+    return Frames(_noised(x_BTCHW, sigma_BT, noise_BTCHW), sigma_BT, actions_BTA, has_action_BT)
 
 
 def _noised(x_BTCHW: Tensor, sigma_BT: Tensor, noise_BTCHW: Tensor) -> Tensor:
@@ -204,19 +165,3 @@ def _forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, expected: Expected) -> T
         return None
     came = x_BTCHW[:, -expected.forecast.mean.shape[1] :]
     return expected.forecast.loss(came, denoiser.config.change_std)
-
-
-def _errors(
-    denoiser: Denoiser,
-    x_BTCHW: Tensor,
-    x_BSTCHW: Tensor,
-    sigma_BST: Tensor,
-    actions_BTA: Tensor,
-    has_action_BT: Tensor,
-    context: Context,
-) -> FrameErrors:
-    inputs = (x_BSTCHW, sigma_BST, actions_BTA, has_action_BT, context)
-    expected = denoiser.expect(*inputs)
-    D_x, _ = denoiser(*inputs, expected)
-    error = (D_x[:, -1] - x_BTCHW).square().mean((2, 3, 4))  # the noised stream is the last
-    return FrameErrors(error, expected.loss_weight(sigma_BST[:, -1]), _forecast_loss(denoiser, x_BTCHW, expected))

@@ -17,6 +17,7 @@ from oniris_core.data.actions import ActionSpec
 from oniris_core.nn.magnitude import settle_
 from oniris_core.world.averages import Averages, snapshot_file
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+from oniris_core.world.generation_form import GenerationForm
 
 KIND = "world"
 
@@ -26,21 +27,24 @@ class World:
     """A trained world model and what is needed to feed it.
 
     Attributes:
-        denoiser: works on standardised latents.
-        early: the same early in its training, for autoguidance; None if no snapshots were kept.
+        denoiser: the trained network, in the form that trains; it works on standardised latents.
+        form: the same network, in the form that generates.
         mean, std: float32 [C], of the latents as the VAE gives them.
         action_spec: the actions it obeys.
         vae_identity: the VAE whose latents it knows.
-        identity: digest of the model's bytes.
     """
 
     denoiser: Denoiser
-    early: Denoiser | None
+    form: GenerationForm
     mean: np.ndarray
     std: np.ndarray
     action_spec: ActionSpec
     vae_identity: str
-    identity: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.form.device
 
 
 def save_world(
@@ -90,18 +94,15 @@ def save_world(
                 shutil.copyfile(snapshot_file(kept, width, step), files.file(width, step))
 
 
-def load_world(
-    path: Path, ema_width: float | None = None, device: torch.device | str = "cpu", early_share: float = 0.18
-) -> World:
+def load_world(path: Path, ema_width: float | None = None, device: torch.device | str = "cpu") -> World:
     """A world model with the weights averaged at the relative width `ema_width`, tracked or reconstructed.
 
-    None stands for the first width that was tracked. `World.early` is what it was after the share `early_share` of its
-    training, or what comes nearest of what was kept.
+    None stands for the first width that was tracked.
 
     Raises:
-        UserError: missing, damaged, another architecture, or a width out of reach.
+        UserError: missing, damaged, of another version, or a width out of reach.
     """
-    artefact = open_artefact(path, KIND, made_by="train")
+    open_artefact(path, KIND, made_by="train")
     try:
         about = json.loads((path / "config.json").read_bytes())
         config = DenoiserConfig.from_json(about["architecture"])
@@ -115,10 +116,6 @@ def load_world(
         raise UserError(f"{path / 'config.json'} does not describe a world model: {error!r}") from None
     denoiser = Denoiser(config)
     load_into(denoiser, averages.load(widths[0] if ema_width is None else ema_width), path)
-    early, weights = None, averages.early(early_share)
-    if weights is not None:
-        early = Denoiser(config)
-        load_into(early, weights, path)
-        settle_(early.to(device).eval())
     settle_(denoiser)
-    return World(denoiser.to(device).eval(), early, mean, std, action_spec, vae_identity, artefact.identity)
+    denoiser.to(device).eval()
+    return World(denoiser, GenerationForm(denoiser), mean, std, action_spec, vae_identity)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from oniris_core.common.errors import UserError
 from oniris_core.nn.magnitude import MPConv, mp_cat, mp_silu, mp_sum, normalize
-from oniris_core.world.context import BlockCache, Context, Step
 from oniris_core.world.temporal import Attention, GatedCausalConv, per_frame
 
 
@@ -81,21 +80,20 @@ class Block(nn.Module):
         attends = window or config.frame_attention[level]
         self.attention = Attention(c_out, config.head_channels, window) if attends else None
 
-    def forward(self, x: Tensor, info: FrameInfo, context: Context, cache: BlockCache) -> tuple[Tensor, BlockCache]:
+    def forward(self, x: Tensor, info: FrameInfo) -> Tensor:
         """[B, S, T, C, H, W] to the same with c_out channels, at another resolution if the block resamples."""
         x = _resample(x, self.resample)
         if not self.decoder:
             x = normalize(per_frame(self.skip, x) if self.skip else x, (3,))
-        y, conv = self.conv0(mp_silu(x), info.c_noise, info.positions, context, cache.conv)
+        y = self.conv0(mp_silu(x), info.c_noise, info.positions)
         scale = self.embedding(info.embedding, gain=self.embedding_gain) + 1
         y = per_frame(self.conv1, mp_silu(y * scale[..., None, None]))
         if self.decoder and self.skip:
             x = per_frame(self.skip, x)
-        x, attention = mp_sum(x, y, 0.3), None
+        x = mp_sum(x, y, 0.3)
         if self.attention:
-            y, attention = self.attention(x, info.positions, context, cache.attention)
-            x = mp_sum(x, y, 0.3)
-        return x.clamp(-256, 256), BlockCache(conv, attention)
+            x = mp_sum(x, self.attention(x, info.positions), 0.3)
+        return x.clamp(-256, 256)
 
 
 class UNet(nn.Module):
@@ -115,36 +113,28 @@ class UNet(nn.Module):
                 self.encoder.append(Block(c, width, embedding, config, level=level, decoder=False))
                 c = width
                 skips.append(c)
-        self._uses_skip = []
+        self.uses_skip = []
         for level, width in reversed(list(enumerate(widths))):
             resample = "" if level == len(widths) - 1 else "up"
             self.decoder.append(Block(c, c, embedding, config, level=level, decoder=True, resample=resample))
-            self._uses_skip.append(False)
+            self.uses_skip.append(False)
             for _ in range(config.blocks + 1):
                 self.decoder.append(Block(c + skips.pop(), width, embedding, config, level=level, decoder=True))
-                self._uses_skip.append(True)
+                self.uses_skip.append(True)
                 c = width
         self.head = MPConv(c, c_out, kernel=3)
         self.head_gain = nn.Parameter(torch.zeros(()))
 
-    def forward(
-        self, x: Tensor, info: FrameInfo, context: Context, caches: tuple[BlockCache, ...]
-    ) -> tuple[Tensor, tuple[BlockCache, ...]]:
-        """[B, S, T, c_in, H, W] to [B, S, T, c_out, H, W] and the blocks' new caches (empty unless Step)."""
-        before = iter(caches or (BlockCache(),) * (len(self.encoder) + len(self.decoder)))
-        after, skips = [], []
+    def forward(self, x: Tensor, info: FrameInfo) -> Tensor:
+        """[B, S, T, c_in, H, W] to [B, S, T, c_out, H, W]."""
         x = per_frame(self.stem, torch.cat([x, torch.ones_like(x[:, :, :, :1])], dim=3))
-        skips.append(x)
+        skips = [x]
         for block in self.encoder:
-            x, cache = block(x, info, context, next(before))
-            after.append(cache)
+            x = block(x, info)
             skips.append(x)
-        for block, uses_skip in zip(self.decoder, self._uses_skip, strict=True):
-            x = mp_cat(x, skips.pop(), dim=3) if uses_skip else x
-            x, cache = block(x, info, context, next(before))
-            after.append(cache)
-        x = self.head(x.flatten(0, 2), gain=self.head_gain).unflatten(0, x.shape[:3])
-        return x, tuple(after) if isinstance(context, Step) else ()
+        for block, uses_skip in zip(self.decoder, self.uses_skip, strict=True):
+            x = block(mp_cat(x, skips.pop(), dim=3) if uses_skip else x, info)
+        return self.head(x.flatten(0, 2), gain=self.head_gain).unflatten(0, x.shape[:3])
 
 
 def _resample(x: Tensor, how: str) -> Tensor:

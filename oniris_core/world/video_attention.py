@@ -1,4 +1,4 @@
-"""Attention over frames in three exact forms (DESIGN.md section 2): dense pieces, block-sparse, and against a ring.
+"""Attention over the frames of whole clips in two exact forms (DESIGN.md section 2): dense pieces, and block-sparse.
 
     clean_i   reads the last `window` clean frames before it and itself
     noised_i  reads the same clean frames and itself
@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-
-from oniris_core.world.context import AttentionCache
 
 FEWEST_CHANNELS = 16  # of a head in the compiled kernel of FlexAttention
 
@@ -126,31 +124,3 @@ def block_mask(frames: int, pixels: int, window: int, device: torch.device) -> B
 
         _MASKS[key] = create_block_mask(reads, None, None, length, length, device=device)
     return _MASKS[key]
-
-
-def attend_to_ring(
-    q_BTNPD: Tensor, k_BTNPD: Tensor, v_BTNPD: Tensor, window: int, cache: AttentionCache | None
-) -> tuple[Tensor, AttentionCache]:
-    """New frames that follow a cache, one after another; each enters the ring and then attends to what the ring holds.
-
-    Returns:
-        The result, of q's shape, and the new cache; it writes into the keys and values of the old one.
-    """
-    if cache is None:
-        B, _, N, P, D = k_BTNPD.shape
-        shape = (B, N, window + 1, P, D)
-        cache = AttentionCache(k_BTNPD.new_empty(shape), v_BTNPD.new_empty(shape), length=0)
-    outputs = []
-    for length, q, k, v in zip(
-        range(cache.length + 1, cache.length + 1 + q_BTNPD.shape[1]),
-        q_BTNPD.unbind(1), k_BTNPD.unbind(1), v_BTNPD.unbind(1), strict=True,
-    ):  # fmt: skip
-        slot, held = (length - 1) % (window + 1), min(length, window + 1)
-        cache.keys[:, :, slot], cache.values[:, :, slot] = k, v
-        # Slots lie one behind another: these are views, and a full ring is read where it is.
-        outputs.append(
-            F.scaled_dot_product_attention(
-                q, cache.keys[:, :, :held].flatten(2, 3), cache.values[:, :, :held].flatten(2, 3)
-            )
-        )
-    return torch.stack(outputs, dim=1), AttentionCache(cache.keys, cache.values, cache.length + len(outputs))

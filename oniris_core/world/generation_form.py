@@ -1,0 +1,267 @@
+"""The generation form: a trained denoiser made ready to step, one latent frame of each rollout at a time.
+
+The training form (`Denoiser`) runs whole clips in parallel; this runs the same weights for one new frame against what is
+remembered of those before it, and gives the same numbers. Everything constant is folded into the weights once, the whole
+state of a rollout goes in and comes out as tensors, and no branch or number depends on a tensor's value: it compiles to one
+graph and exports.
+
+    ahead = form.look_ahead(state, told)      once a latent frame
+    D_x = form.denoise(state, ahead, x, sigma)  at each noise level
+    state = form.enter(state, ahead, told, x, sigma)  the finished frame joins the past
+
+Axes: B rollouts side by side, C channels, H, W; E features of the embedding; A features of an action, as told.
+"""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oniris_core.nn.magnitude import settle_
+from oniris_core.nn.rotary import rotary_angles
+from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.folded_blocks import Entering, FoldedBlock, folded, same_conv
+from oniris_core.world.rollout_state import Ahead, RolloutState, shapes
+
+
+class GenerationForm(nn.Module):
+    """D(x; sigma, actions, past) of a trained `Denoiser` for the next frame of each of B rollouts.
+
+    Nothing is checked here, at each evaluation: `oniris_core.sampling` checks what enters a rollout.
+
+    Args:
+        denoiser: the trained model; it is copied, and later changes of it are not seen.
+    """
+
+    noise: Tensor
+    action: Tensor
+    stem: Tensor
+    stem_ones: Tensor
+    head: Tensor
+    embeddings: Tensor
+    gates: Tensor
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.config = config = denoiser.config
+        unet, height, width = denoiser.unet, config.latent_height, config.latent_width
+        half = 0.5 / math.sqrt(0.5)  # each part's share in mp_sum(noise, action, 0.5)
+        self.fourier = copy.deepcopy(denoiser.fourier)
+        self.register_buffer("noise", folded(denoiser.noise, gain=half))
+        self.register_buffer("action", folded(denoiser.action, gain=half))
+        stem = folded(unet.stem, height, width)
+        self.register_buffer("stem", stem[:, :-1].contiguous())
+        ones = stem.new_ones(1, 1, height, width)  # what the channel of ones comes to is the same for every frame
+        self.register_buffer("stem_ones", same_conv(ones, stem[:, -1:]))
+        self.register_buffer("head", folded(unet.head, height, width, unet.head_gain))
+        self.blocks = nn.ModuleList()
+        sizes = list[tuple[int, int]]()
+        for block in (*unet.encoder, *unet.decoder):
+            if block.resample == "down":
+                height, width = height // 2, width // 2
+            elif block.resample == "up":
+                height, width = 2 * height, 2 * width
+            sizes.append((height, width))
+            self.blocks.append(FoldedBlock(block, height, width))
+        self._sizes, self._encoders, self._uses_skip = sizes, len(unet.encoder), list(unet.uses_skip)
+        self._window = config.unet.window
+        # The embeddings and gates of all blocks at once.
+        self.register_buffer("embeddings", torch.cat([block.embedding for block in self._each()]))
+        self.register_buffer("gates", torch.stack([block.gate for block in self._each()], dim=1))  # [3, blocks]
+        self._widths = [len(block.embedding) for block in self._each()]
+        self.forecaster = None
+        if denoiser.forecaster is not None:
+            self.forecaster = copy.deepcopy(denoiser.forecaster)
+            settle_(self.forecaster)
+        self.requires_grad_(False).eval()
+
+    def _each(self) -> list[FoldedBlock]:
+        return [block for block in self.blocks if isinstance(block, FoldedBlock)]
+
+    def _sized(self) -> list[tuple[FoldedBlock, tuple[int, int]]]:
+        return list(zip(self._each(), self._sizes, strict=True))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of a latent frame."""
+        c = self.config
+        return c.latent_channels, c.latent_height, c.latent_width
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.stem.device
+
+    @property
+    def frames_held(self) -> int:
+        """How many of the last frames a state holds."""
+        return self.config.forecast_ages[-1] if self.forecaster is not None else 1
+
+    def tell(self, actions_BA: Tensor, has_action_B: Tensor) -> Tensor:
+        """[B, A + 1]: what the network is told of actions, some of which may not be known."""
+        there = has_action_B[:, None].to(actions_BA.dtype)
+        no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
+        return torch.cat([actions_BA * there, no_action], dim=-1)
+
+    def begin(self, batch: int, slots: int | None = None) -> RolloutState:
+        """The state of rollouts before their first frame.
+
+        Args:
+            batch: B.
+            slots: how many frames it has room for, if not the whole window: before more have entered, it must `grow`.
+        """
+        c, like, slots = self.config, self.stem_ones, self._window if slots is None else min(slots, self._window)
+        nothing = self.tell(like.new_zeros(batch, c.action_features), like.new_zeros(batch))
+        convs, keys, values = list[Tensor](), list[Tensor](), list[Tensor]()
+        for block, (height, width) in self._sized():
+            convs.append(like.new_zeros(batch, 2, block.frame.shape[1], height, width))
+            if block.attention is not None and block.looks_back:
+                D, pixels = block.attention.head_channels, slots * height * width
+                heads = len(block.attention.out) // D
+                keys.append(like.new_zeros(batch, heads, D, pixels))
+                values.append(like.new_zeros(batch, heads, D + 1, pixels))
+        return RolloutState(
+            position=torch.zeros(batch, dtype=torch.int64, device=like.device),
+            clean=like.new_zeros(batch, self.frames_held, c.latent_channels, c.latent_height, c.latent_width),
+            clean_sigma=like.new_ones(batch),
+            told=nothing[:, None].repeat(1, max(self.frames_held - 2, 0), 1),
+            convs=tuple(convs), keys=tuple(keys), values=tuple(values),
+        )  # fmt: skip
+
+    def check(self, state: RolloutState) -> None:
+        """Raise ValueError if a state is of another architecture than this model's."""
+        mine = self.begin(1, 1)
+        slots = {held.shape[-1] // one.shape[-1] for held, one in zip(state.keys, mine.keys, strict=False)}
+        if shapes(state) != shapes(self.begin(1, *slots) if len(slots) == 1 else mine):
+            raise ValueError("a state of another model than this one")
+
+    def grow(self, state: RolloutState, slots: int) -> RolloutState:
+        """The same state with room for so many frames, or the whole window; to be asked for while it holds all that entered."""
+        wanted = [min(slots, self._window) * h * w for block, (h, w) in self._sized() if block.looks_back]
+
+        def with_room(held: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(
+                F.pad(part, (0, max(room - part.shape[-1], 0))) for part, room in zip(held, wanted, strict=True)
+            )
+
+        return state._replace(keys=with_room(state.keys), values=with_room(state.values))
+
+    def look_ahead(self, state: RolloutState, told_BA: Tensor) -> Ahead:
+        """All that is known of the next frame before it is looked at; `told_BA` from `tell`: the actions that lead to it."""
+        has_past = (state.position > 0).to(told_BA.dtype)[:, None]
+        center, spread = self._expect(state, told_BA, has_past[..., None, None])
+        fixed = [center] if self.config.precondition != "plain" else []
+        if self.forecaster is not None:
+            fixed.append((spread / self.config.change_std).log().expand_as(center))
+        stem = self.stem_ones.expand(len(told_BA), -1, -1, -1)
+        if fixed:
+            stem = stem + same_conv(torch.cat(fixed, dim=1), self.stem[:, self.config.latent_channels :])
+        _, by_position, constant = self.gates.unbind(0)
+        position = torch.log1p(state.position.to(told_BA.dtype))[:, None]
+        angles = tuple[Tensor, ...]()
+        if state.keys:
+            D = self.config.unet.head_channels
+            angles = tuple(
+                torch.stack([part * D**-0.5, part], dim=1)[:, :, None, :, None].to(told_BA.dtype)
+                for part in rotary_angles(state.position, D)
+            )
+        return Ahead(
+            center, spread, stem, F.linear(told_BA, self.action), by_position * position + constant, has_past,
+            tuple(
+                same_conv(frames.flatten(1, 2), block.past)
+                for frames, block in zip(state.convs, self._each(), strict=True)
+            ),
+            angles,
+        )  # fmt: skip
+
+    def _expect(self, state: RolloutState, told_BA: Tensor, has_past: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the next frame is expected, and how far from it; `Denoiser.expect`."""
+        change, last, sigma = self.config.change_std, state.clean[:, -1], state.clean_sigma
+        if self.config.precondition == "plain":
+            return torch.zeros_like(last), torch.ones_like(has_past)
+        if self.forecaster is None:
+            center, spread = last, (change**2 + sigma.square()).sqrt()[:, None, None, None]
+        else:
+            seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
+            told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
+            forecast = self.forecaster(seen[:, None], told[:, None], sigma[:, None])
+            center, spread = forecast.mean[:, 0], forecast.spread[:, 0]
+        first = has_past == 0
+        return torch.where(first, 0, center), torch.where(first, 1, spread)
+
+    def denoise(self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
+        """D: the expected clean frame, given it noised at the noise levels sigma_B, above 0."""
+        return self._evaluate(state, ahead, x_BCHW, sigma_B)[0]
+
+    def enter(
+        self, state: RolloutState, ahead: Ahead, told_BA: Tensor, x_BCHW: Tensor, sigma_B: Tensor
+    ) -> RolloutState:
+        """The state after a finished frame, declared to have noise level sigma_B, has joined the past."""
+        entering = self._evaluate(state, ahead, x_BCHW, sigma_B)[1]
+        first = (state.position == 0)[:, None, None, None, None]
+
+        def shifted(held: Tensor, new: Tensor) -> Tensor:
+            """The oldest leaves; before the first frame stand copies of it."""
+            after = torch.cat([held[:, 1:], new[:, None]], dim=1)
+            return torch.where(first, new[:, None].expand_as(after), after)
+
+        def written(held: Tensor, new: Tensor) -> Tensor:
+            into = held.unflatten(-1, (-1, new.shape[-1]))  # [B, N, D, V, P]
+            slots = torch.arange(into.shape[3], device=new.device)
+            here = slots == state.position[:, None] % into.shape[3]
+            return torch.where(here[:, None, None, :, None], new[:, :, :, None], into).flatten(3)
+
+        attention = [part.attention for part in entering if part.attention is not None]
+        return RolloutState(
+            position=state.position + 1,
+            clean=shifted(state.clean, x_BCHW),
+            clean_sigma=sigma_B,
+            told=torch.cat([state.told, told_BA[:, None]], dim=1)[:, 1:],
+            convs=tuple(shifted(held, part.conv) for held, part in zip(state.convs, entering, strict=True)),
+            keys=tuple(written(held, key) for held, (key, _) in zip(state.keys, attention, strict=True)),
+            values=tuple(written(held, value) for held, (_, value) in zip(state.values, attention, strict=True)),
+        )
+
+    def _evaluate(
+        self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor
+    ) -> tuple[Tensor, list[Entering]]:
+        sigma, spread, from_center = sigma_B[:, None, None, None], ahead.spread, x_BCHW - ahead.center
+        c_in = torch.rsqrt(sigma.square() + spread.square())
+        share = spread * c_in  # the root of c_skip
+        unit_change = c_in * from_center
+        c_noise = sigma_B.log() / 4
+        embedding = F.silu(F.linear(self.fourier(c_noise), self.noise) + ahead.action)
+        scales = (F.linear(embedding, self.embeddings) + 1).split(self._widths, dim=1)
+        gate = torch.sigmoid(self.gates[0] * c_noise[:, None] + ahead.gate) * ahead.has_past
+        root = torch.rsqrt((1 - gate).square() + gate.square())
+        of_frame, of_past = ((part * root)[..., None, None, None].unbind(1) for part in (1 - gate, gate))
+
+        x = ahead.stem + same_conv(share * unit_change, self.stem[:, : self.config.latent_channels])
+        skips, entering, looking = [x], list[Entering](), 0
+        for number, block in enumerate(self._each()):
+            decoding = number - self._encoders
+            if decoding >= 0 and self._uses_skip[decoding]:
+                x = _mp_cat(x, skips.pop())
+            scale = scales[number][..., None, None]
+            keys, values = None, None
+            if block.looks_back:
+                keys, values = state.keys[looking], state.values[looking]
+                looking += 1
+            x, left = block(
+                x, scale * of_frame[number], ahead.past[number] * (scale * of_past[number]), keys, values, ahead.angles
+            )
+            entering.append(left)
+            if decoding < 0:
+                skips.append(x)
+        added, gain = same_conv(x, self.head).chunk(2, dim=1)
+        F_x = added + gain * unit_change
+        return ahead.center + share.square() * from_center + sigma * share * F_x, entering
+
+
+def _mp_cat(a: Tensor, b: Tensor) -> Tensor:
+    """`magnitude.mp_cat` along the channels with equal shares."""
+    n_a, n_b = a.shape[1], b.shape[1]
+    scale = math.sqrt((n_a + n_b) / 2)
+    return torch.cat([a * (scale / math.sqrt(n_a)), b * (scale / math.sqrt(n_b))], dim=1)
