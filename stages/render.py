@@ -78,6 +78,8 @@ def app(
             stop.raise_if_set()
             shown[-1].advance(count)
 
+        if params.compile:
+            model.form.compile_parts()
         stepper = Stepper(model, Codec(vae_model, vae_identity), Sampler.of(params))
         dreamer = Dreamer(stepper, latents, params.batch, seed + params.seed_offset, tick)
         found = evaluate(

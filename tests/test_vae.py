@@ -16,6 +16,7 @@ from oniris_core.vae.layers import area_resampling
 from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_of_pull, worst_share_error
 from oniris_core.vae.model import Vae, VaeConfig, to_uint8, to_unit
 from oniris_core.vae.perceptual import Perceptual
+from oniris_core.vae.stepping import DecoderForm, EncoderForm
 from oniris_core.vae.streaming import encode_videos
 
 FACTORS = st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([1, 2])), min_size=1, max_size=3)
@@ -255,3 +256,33 @@ def test_the_perceptual_loss_reads_its_network_off_the_file(tmp_path: Path) -> N
             Perceptual(tmp_path / name)
     with pytest.raises(UserError, match="cannot be read as safetensors"):
         Perceptual(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [VaeConfig((4, 1), (4, 2), (8, 12), 1, 3, 4), VaeConfig((2, 2, 1), (2, 2, 2), (4, 6, 4), 2, 3, 4),
+     VaeConfig((1, 2), (2, 1), (4, 6), 1, 5, 4)],
+)  # fmt: skip
+@torch.no_grad()
+def test_a_step_at_a_time_encoder_and_decoder_give_the_same_numbers(config: VaeConfig) -> None:
+    """For videos of different ages side by side: one begins anew where the others are at their third group."""
+    torch.manual_seed(0)
+    vae, c, size = Vae(config).double().eval(), config.group, 32 // config.space
+    for parameter in vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = 2 * torch.rand(2, 4 * c, 3, 32, 32, dtype=torch.float64) - 1
+    z, _, _ = vae.encoder(x)
+    pixels, _, _ = vae.decoder(z, z.new_zeros(2))
+    for form, whole, parts in (
+        (EncoderForm(vae.encoder), z.unbind(1), x.unflatten(1, (4, c)).unbind(1)),
+        (DecoderForm(vae.decoder), pixels.unflatten(1, (4, c)).unbind(1), z.unbind(1)),
+    ):
+        state = form.begin(2, size, size)
+        for wanted, part in zip(whole[:2], parts[:2], strict=True):
+            state, made = form(state, part)
+            torch.testing.assert_close(made, wanted, atol=1e-9, rtol=1e-9)
+        state = state.replace_rows([0], form.begin(1, size, size))
+        _, made = form(state, torch.stack([parts[0][0], parts[2][1]]))
+        torch.testing.assert_close(made, torch.stack([whole[0][0], whole[2][1]]), atol=1e-9, rtol=1e-9)
+        _, again = form(state.select([1, 1]), parts[2][[1, 1]])
+        assert torch.equal(again[0], again[1])

@@ -48,6 +48,7 @@ class RenderParams(Params):
         description="a latent pixel that changes by less (rms, standard deviations) stays exactly as it was; 0: off",
     )
     context_sigma: Float = Field(gt=0, description="noise level the past is declared to have")
+    compile: bool = Field(description="compile what generates: seconds to minutes at first, faster frames")
     seed_offset: Count = Field(description="added to common.seed for other samples of the same model")
 
     @model_validator(mode="after")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 def normalize(x: Tensor, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
     """x / (rms(x) + eps) over the axes `dims`: unit root-mean-square (eq. 47, with rms for the norm)."""
+    count = math.prod(x.shape[dim] for dim in dims)
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
-    return x / (norm * math.sqrt(norm.numel() / x.numel()) + eps).to(
-        x.dtype
-    )  # where x is of reduced precision norm is not
+    # Where x is of reduced precision norm is not.
+    return x / (norm * math.sqrt(1 / count) + eps).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:

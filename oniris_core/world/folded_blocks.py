@@ -137,10 +137,8 @@ class FoldedBlock(nn.Module):
         read = F.silu(x)
         y = F.silu(torch.addcmul(of_past, same_conv(read, self.frame), of_frame))
         y = same_conv(y, self.second)
-        if self.skip is None or not self.decoder:
-            x = torch.add(y, x, alpha=STAYS)
-        else:
-            x = y + same_conv(x, self.skip)
+        joined = None if self.skip is None or not self.decoder else y + same_conv(x, self.skip)
+        x = torch.add(y, x, alpha=STAYS) if joined is None else joined
         entering = None
         if self.attention is not None:
             y, key, value = self.attention(x, keys, values, angles)

@@ -100,7 +100,7 @@ class Forecaster(nn.Module):
             scale = (embedding(told, gain=embedding_gain) + 1).flatten(0, 1)
             x = mp_sum(x, second(mp_silu(first(mp_silu(x)) * scale[..., None, None])), 0.3)
             if number == 0 and self.attention is not None:
-                whole = self.attention(x[None, None], torch.arange(len(x), device=x.device))
+                whole = self.attention(x[None, None])
                 x = mp_sum(x, whole[0, 0], 0.3)
         x = mp_silu(x)
         added, gain, log_spread = (

@@ -66,7 +66,7 @@ class GenerationForm(nn.Module):
             sizes.append((height, width))
             self.blocks.append(FoldedBlock(block, height, width))
         self._sizes, self._encoders, self._uses_skip = sizes, len(unet.encoder), list(unet.uses_skip)
-        self._window = config.unet.window
+        self._window, self._compiled = config.unet.window, False
         # The embeddings and gates of all blocks at once.
         self.register_buffer("embeddings", torch.cat([block.embedding for block in self._each()]))
         self.register_buffer("gates", torch.stack([block.gate for block in self._each()], dim=1))  # [3, blocks]
@@ -76,6 +76,18 @@ class GenerationForm(nn.Module):
             self.forecaster = copy.deepcopy(denoiser.forecaster)
             settle_(self.forecaster)
         self.requires_grad_(False).eval()
+
+    def compile_parts(self) -> None:
+        """Compile its three steps, each to one graph for every moment and noise level of batches of one size.
+
+        From then on a state has room for the whole window from the start, so that no shape changes on the way.
+        """
+        self._compiled = True
+        for name in ("look_ahead", "denoise", "enter"):
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=False, fullgraph=True))
+
+    def _room(self, slots: int | None) -> int:
+        return self._window if self._compiled or slots is None else min(slots, self._window)
 
     def _each(self) -> list[FoldedBlock]:
         return [block for block in self.blocks if isinstance(block, FoldedBlock)]
@@ -112,7 +124,7 @@ class GenerationForm(nn.Module):
             batch: B.
             slots: how many frames it has room for, if not the whole window: before more have entered, it must `grow`.
         """
-        c, like, slots = self.config, self.stem_ones, self._window if slots is None else min(slots, self._window)
+        c, like, slots = self.config, self.stem_ones, self._room(slots)
         nothing = self.tell(like.new_zeros(batch, c.action_features), like.new_zeros(batch))
         convs, keys, values = list[Tensor](), list[Tensor](), list[Tensor]()
         for block, (height, width) in self._sized():
@@ -139,7 +151,7 @@ class GenerationForm(nn.Module):
 
     def grow(self, state: RolloutState, slots: int) -> RolloutState:
         """The same state with room for so many frames, or the whole window; to be asked for while it holds all that entered."""
-        wanted = [min(slots, self._window) * h * w for block, (h, w) in self._sized() if block.looks_back]
+        wanted = [self._room(slots) * h * w for block, (h, w) in self._sized() if block.looks_back]
 
         def with_room(held: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(
@@ -155,7 +167,7 @@ class GenerationForm(nn.Module):
         fixed = [center] if self.config.precondition != "plain" else []
         if self.forecaster is not None:
             fixed.append((spread / self.config.change_std).log().expand_as(center))
-        stem = self.stem_ones.expand(len(told_BA), -1, -1, -1)
+        stem = self.stem_ones.expand(told_BA.shape[0], -1, -1, -1)
         if fixed:
             stem = stem + same_conv(torch.cat(fixed, dim=1), self.stem[:, self.config.latent_channels :])
         _, by_position, constant = self.gates.unbind(0)

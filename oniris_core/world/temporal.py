@@ -68,15 +68,16 @@ class Attention(nn.Module):
         self.head_channels, self.window = head_channels, window
         self.qkv, self.out = MPConv(channels, 3 * channels, kernel=1), MPConv(channels, channels, kernel=1)
 
-    def forward(self, x_BSTCHW: Tensor, positions_T: Tensor) -> Tensor:
-        """Attend; arguments and result as in `GatedCausalConv.forward`. Without a window any number of streams will do."""
+    def forward(self, x_BSTCHW: Tensor, positions_T: Tensor | None = None) -> Tensor:
+        """Attend; arguments and result as in `GatedCausalConv.forward`. Without a window positions are not looked at."""
         # Plain torch here and in `block_sparse`: the compiler spends most of its time on the patterns of einops.
         qkv = (
             per_frame(self.qkv, x_BSTCHW).flatten(4).unflatten(3, (-1, self.head_channels, 3))
         )  # [B, S, T, N, D, 3, P]
         q, k, v = normalize(qkv.movedim(-1, -3), (-2,)).unbind(-1)  # [B, S, T, N, P, D] each
-        if not self.window:
-            y = F.scaled_dot_product_attention(q, k, v)
+        if not self.window or positions_T is None:
+            of_frames = (z.flatten(0, 2) for z in (q, k, v))
+            y = F.scaled_dot_product_attention(*of_frames).unflatten(0, q.shape[:3])
         else:
             cos, sin = rotary_angles(positions_T, self.head_channels)
             angles = cos[:, None, None], sin[:, None, None]
