@@ -1,14 +1,20 @@
-"""Time per generated frame and memory of a rollout, early and late.
+"""Time of a generated latent frame, three ways, and that neither time nor memory grows with a rollout.
 
-    python -m benchmarks.rollout_cost
+    python -m benchmarks.rollout_cost --threads 1
 
-One rollout waits at frame 20 while another goes on to frame 2000; then they take turns, a frame each, so that both meet
-the same machine. Both start from a context that fills attention's window.
+- **training form**: one pass over the frames of the window for each evaluation, which is what rollouts would cost without
+  a form to step;
+- **generation form**: one frame against what is remembered of the others;
+- **compiled**: the same, compiled to one graph for all noise levels (`render.compile`); its first frame is told apart.
+
+Then one rollout waits at an early frame while another goes on to a late one, and they take turns, a frame each, so that both
+meet the same machine. All start from a context that fills attention's window.
 """
 
 import resource
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +28,6 @@ from benchmarks.harness import (
     LatentChannels,
     LatentSize,
     ParamsFile,
-    Repetitions,
     Threads,
     make_denoiser,
     medians,
@@ -31,17 +36,35 @@ from benchmarks.harness import (
 )
 from oniris_core.common.devices import pick_device
 from oniris_core.sampling.autoregressive import Sampler, generate, prefill
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.denoiser import Denoiser, Frames
+from oniris_core.world.generation_form import GenerationForm
 
 
-def endless(denoiser: Denoiser, solver_steps: int, batch: int, device: torch.device) -> Iterator[torch.Tensor]:
+def sampler(solver_steps: int) -> Sampler:
+    """The default's noise levels, so many of them."""
+    return Sampler(steps=solver_steps, sigma_max=5, sigma_min=0.1, rho=3, context_sigma=0.05)
+
+
+def endless(form: GenerationForm, solver_steps: int, batch: int, device: torch.device) -> Iterator[torch.Tensor]:
     """An endless rollout from a context that fills the window."""
-    clip = random_clip(denoiser.config, batch, denoiser.config.unet.window, device)
-    sampler = Sampler(
-        steps=solver_steps, sigma_max=5, sigma_min=0.1, rho=3, context_sigma=0.05
-    )  # fmt: skip
-    past = prefill(denoiser, clip.x, clip.actions, clip.has_action, sampler)
-    return generate(denoiser, past, repeat(clip.actions[:, -1]), sampler, list(range(batch)))
+    clip = random_clip(form.config, batch, form.config.unet.window, device)
+    state = prefill(form, clip.x, clip.actions, clip.has_action, sampler(solver_steps))
+    return generate(form, state, repeat(clip.actions[:, -1]), sampler(solver_steps), list(range(batch)))
+
+
+def whole_window(
+    denoiser: Denoiser, solver_steps: int, batch: int, device: torch.device
+) -> Callable[[], list[torch.Tensor]]:
+    """As many passes of the training form over the window and a frame as the sampler evaluates."""
+    clip = random_clip(denoiser.config, batch, denoiser.config.unet.window + 1, device)
+    sigma = torch.ones(clip.x.shape[:2], device=device)
+    clean = Frames(clip.x, sigma, clip.actions, clip.has_action)
+
+    @torch.inference_mode()
+    def passes() -> list[torch.Tensor]:
+        return [denoiser(clean, clip.x, sigma)[:, 1, -1] for _ in range(sampler(solver_steps).evaluations + 1)]
+
+    return passes
 
 
 def memory_held(device: torch.device) -> float:
@@ -54,39 +77,62 @@ def memory_held(device: torch.device) -> float:
 
 
 def main(
-    early: Annotated[int, typer.Option(help="the frame at which the first rollout is timed")] = 20,
-    late: Annotated[int, typer.Option(help="the frame at which the second rollout is timed")] = 2000,
-    solver_steps: Annotated[int, typer.Option(help="noise levels of the solver")] = 1,
-    batch: Annotated[int, typer.Option(help="rollouts side by side")] = 1,
-    repetitions: Repetitions = 101,
+    early: Annotated[int, typer.Option(help="the latent frame at which the first rollout is timed")] = 20,
+    late: Annotated[int, typer.Option(help="the latent frame at which the second rollout is timed")] = 2000,
+    solver_steps: Annotated[int, typer.Option(help="noise levels of the solver")] = 6,
+    batches: Annotated[str, typer.Option(help="rollouts side by side, one row of the table each")] = "1,8,64",
+    repetitions: Annotated[int, typer.Option(help="frames of each that are timed; the median is printed")] = 15,
+    compiled: Annotated[bool, typer.Option(help="compile too: takes a minute or two")] = False,
     params: ParamsFile = PARAMS_FILE,
     latent_channels: LatentChannels = 16,
     latent_size: LatentSize = 8,
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:
-    """Time per generated frame early and late in a rollout, and the memory on the way."""
+    """Time of a generated latent frame, three ways; then early and late in a rollout, with the memory on the way."""
     where = pick_device(device, threads)
     denoiser = make_denoiser(params, latent_channels, latent_size, where)
-    first, second = (endless(denoiser, solver_steps, batch, where) for _ in range(2))
-    memory = dict[int, float]()
-    for rollout_, stops in ((first, [early]), (second, [early, (early + late) // 2, late])):
+    evaluations = sampler(solver_steps).evaluations
+    print(f"\nA latent frame of {evaluations} evaluations, {where}, {torch.get_num_threads()} threads, milliseconds\n")
+    rows = []
+    for batch in map(int, batches.split(",")):
+        rollout = endless(GenerationForm(denoiser), solver_steps, batch, where)
+        cases: dict[str, Callable[[], object]] = {"form": lambda: next(rollout)}  # noqa: B023
+        if batch * denoiser.config.unet.window <= 1024:
+            cases["training"] = whole_window(denoiser, solver_steps, batch, where)
+        first = "-"
+        if compiled:
+            graphs = GenerationForm(denoiser)
+            graphs.compile_parts()
+            start = time.perf_counter()
+            fast = endless(graphs, solver_steps, batch, where)
+            next(fast)
+            first = f"{time.perf_counter() - start:.0f} s"
+            cases["compiled"] = lambda: next(fast)  # noqa: B023
+        seconds = medians(cases, repetitions)
+        found = [f"{1e3 * seconds[name]:.1f}" if name in seconds else "-" for name in ("training", "form", "compiled")]
+        rows.append([str(batch), *found, first])
+    print_table(["batch", "training form", "generation form", "compiled", "its first"], rows)
+
+    form, memory = GenerationForm(denoiser), dict[int, float]()
+    first_rollout, second = (endless(form, 1, 1, where) for _ in range(2))
+    for rollout, stops in ((first_rollout, [early]), (second, [early, (early + late) // 2, late])):
         done = 0
         for stop in stops:
-            for _ in islice(rollout_, stop - done):
+            for _ in islice(rollout, stop - done):
                 pass
             done, memory[stop] = stop, memory_held(where)
-    seconds = medians({"early": lambda: next(first), "late": lambda: next(second)}, repetitions)
-    print(
-        f"\nRollouts, {batch} side by side, {where}, {torch.get_num_threads()} threads, {solver_steps} noise levels\n"
-    )
+    seconds = medians({"early": lambda: next(first_rollout), "late": lambda: next(second)}, 10 * repetitions)
+    print("\nOne rollout, one noise level\n")
     print_table(
-        ["frame", "ms/frame", "x early"],
+        ["latent frame", "ms", "x early"],
         [[str(frame), f"{1e3 * seconds[name]:.2f}", f"{seconds[name] / seconds['early']:.3f}"]
          for name, frame in (("early", early), ("late", late))],
     )  # fmt: skip
     print()
-    print_table(["frame", "memory, MiB"], [[str(frame), f"{value:.1f}"] for frame, value in sorted(memory.items())])
+    print_table(
+        ["latent frame", "memory, MiB"], [[str(frame), f"{value:.1f}"] for frame, value in sorted(memory.items())]
+    )
 
 
 if __name__ == "__main__":

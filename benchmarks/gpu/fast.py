@@ -32,6 +32,7 @@ from oniris_core.training.stopwatch import PHASES
 from oniris_core.training.vae import vae_config
 from oniris_core.training.world import WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.temporal import Attention
 from oniris_core.world.video_attention import block_mask
 
@@ -221,9 +222,9 @@ def _generation(
     results: Results, preset: tuple[TrainParams, LatentStore], device: torch.device, batches: tuple[int, ...]
 ) -> None:
     """Latent frames a second of rollouts side by side, by the solver's 6 noise levels (11 evaluations)."""
-    denoiser, c = _denoiser(preset, device), preset[1].actions.shape[1]
+    form, c = GenerationForm(_denoiser(preset, device)), preset[1].actions.shape[1]
     for batch in batches:
-        rollout = endless(denoiser, 6, batch, device)
+        rollout = endless(form, 6, batch, device)
         seconds = _median(lambda: next(rollout), device, 10)  # noqa: B023
         results.add(f"generation, batch {batch}", c * batch / seconds, "frames/s")
         results.add(f"generation, batch {batch}: a latent frame of all", 1e3 * seconds, "ms")
@@ -233,8 +234,8 @@ def _long_rollout(
     results: Results, preset: tuple[TrainParams, LatentStore], device: torch.device, latents: int
 ) -> None:
     """Time and memory at the start of a rollout and after many latent frames, each denoised in one evaluation."""
-    denoiser, c = _denoiser(preset, device), preset[1].actions.shape[1]
-    early, late = (endless(denoiser, 1, 1, device) for _ in range(2))
+    form, c = GenerationForm(_denoiser(preset, device)), preset[1].actions.shape[1]
+    early, late = (endless(form, 1, 1, device) for _ in range(2))
     for rollout in (early, late):
         for _ in islice(rollout, 5):
             pass

@@ -12,6 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from oniris_core.common.errors import UserError
 from oniris_core.common.naming import nearest
 from oniris_core.config.base import Params
+from oniris_core.config.gone import GONE
 
 SECTIONS = ("common", "collect", "train_vae", "encode", "train", "render")
 
@@ -79,6 +80,8 @@ def _explain(error: ValidationError, model: type[Params], section: str) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     name = ".".join([section, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
+        if (section, str(first["loc"][-1])) in GONE:
+            return f"{name} is gone: {GONE[section, str(first['loc'][-1])]}"
         return f"unknown parameter {name}{nearest(str(first['loc'][-1]), model.model_fields)}"
     if first["type"] == "missing":
         return f"{name} is missing ({model.model_fields[str(first['loc'][0])].description})"

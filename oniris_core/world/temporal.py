@@ -76,8 +76,8 @@ class Attention(nn.Module):
         )  # [B, S, T, N, D, 3, P]
         q, k, v = normalize(qkv.movedim(-1, -3), (-2,)).unbind(-1)  # [B, S, T, N, P, D] each
         if not self.window or positions_T is None:
-            of_frames = (z.flatten(0, 2) for z in (q, k, v))
-            y = F.scaled_dot_product_attention(*of_frames).unflatten(0, q.shape[:3])
+            q_4D, k_4D, v_4D = (z.flatten(0, 2) for z in (q, k, v))  # four axes: ONNX knows no more
+            y = F.scaled_dot_product_attention(q_4D, k_4D, v_4D).unflatten(0, q.shape[:3])
         else:
             cos, sin = rotary_angles(positions_T, self.head_channels)
             angles = cos[:, None, None], sin[:, None, None]

@@ -1,0 +1,19 @@
+"""Parameters that there are no more, and what is there instead: whoever still sets one is told."""
+
+_WHOLE_MODEL = "generation follows the whole model, without guidance: leave it out"
+
+GONE: dict[tuple[str, str], str] = {
+    ("train", "frame_only_share"): "there is no model without a past any more: leave it out",
+    ("train", "action_drop_share"): "there is no model without actions any more: leave it out",
+    (
+        "train",
+        "sigma_normalization",
+    ): "a frame's loss is always divided by what is usual at its noise level: leave it out",
+    ("train", "targets"): "all frames of a clip are learned from: leave it out",
+    ("render", "churn"): "the solver is deterministic: leave it out",
+    ("render", "guidance"): _WHOLE_MODEL,
+    ("render", "action_guidance"): _WHOLE_MODEL,
+    ("render", "autoguidance"): _WHOLE_MODEL,
+    ("render", "autoguidance_share"): _WHOLE_MODEL,
+}
+"""By section and name: what to do."""
