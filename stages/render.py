@@ -87,7 +87,7 @@ def app(
             seed=seed, progress=meter, stop=stop, bind=shown.append,
         )  # fmt: skip
         write_results(
-            out, report, found, chosen.to_json(frames.attributes), videos=params.videos, upscale=params.upscale,
+            out, report, found, chosen.to_json(frames.attributes), videos=params.videos,
             frames_per_second=frames.attributes["frame_rate"], env_id=frames.attributes.get("env_id"),
             spec=frames.action_spec, tick=stop.raise_if_set,
         )  # fmt: skip

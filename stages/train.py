@@ -33,7 +33,7 @@ def app(
     store = open_latents(latent_store)
     what = f"train.clip_latents = {params.clip_latents}"
     # A forecast sees frames before a clip too. One that lacked them would learn that things come from nowhere.
-    before = params.forecast_ages[-1] if params.precondition == "forecast" else 0
+    before = params.forecast_ages[-1]
     clips = LatentClips(store, TRAIN, params.clip_latents, what, before)
     clips.refuse_older(before)
     held_out = LatentClips(store, HELD_OUT, params.clip_latents, what, before)

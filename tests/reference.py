@@ -29,7 +29,7 @@ def visible(T: int, window: int) -> torch.Tensor:
     return mask
 
 
-def dense_attention(self: Attention, x, positions):
+def dense_attention(self: Attention, x, positions=None):
     S, T, _, H, W = x.shape[1:]
     qkv = rearrange(per_frame(self.qkv, x), "b s t (n d k) h w -> k b s t n (h w) d", k=3, d=self.head_channels)
     q, k, v = normalize(qkv, (-1,))

@@ -155,9 +155,8 @@ def test_attention_on_masked_blocks_would_be_counted(params_only: Path, monkeypa
     """With the dense-mask reference in its place, attention computes several times what the mask needs."""
     from tests.reference import dense_attention
 
-    params = params_only / "params.yaml"  # attention within a frame has no masked blocks
-    params.write_text(params.read_text().replace("forecast_attention: true", "forecast_attention: false"))
-    denoiser = make_denoiser(params, 4, 4, torch.device("cpu"))
+    denoiser = make_denoiser(params_only / "params.yaml", 4, 4, torch.device("cpu"))
+    denoiser.forecaster.attention = torch.nn.Identity()  # within a frame: it has no masked blocks
     clip = random_clip(denoiser.config, 1, 4, torch.device("cpu"))
     needed = training_cost.attention_flops_needed(denoiser, 4)
     _, attention = count_flops(lambda: two_stream_pass(denoiser, clip))

@@ -85,11 +85,6 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
         ("train", ["--head-channels", "7"], r"head_channels must be even"),
         (
             "train",
-            ["--precondition", "past", "--forecast-only-share", "0.5"],
-            r"needs precondition: forecast, not past",
-        ),
-        (
-            "train",
             ["--start-share", "0.6", "--end-share", "0.5"],
             r"start_share \+ end_share must be at most 1, not 0.6 \+ 0.5",
         ),
@@ -100,11 +95,7 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
             r"forecast_ages must be 1 and at least one more, .*, not \[1, 4, 2\]",
         ),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
-        (
-            "train",
-            ["--precondition", "future"],
-            r"train.precondition = 'future' should be 'forecast', 'past' or 'plain'",
-        ),
+        ("train", ["--precision", "half"], r"train.precision = 'half' should be 'auto', 'float32' or 'bfloat16'"),
         ("render", ["--sigma-min", "9"], r"sigma_min = 9 must not exceed sigma_max = 5"),
     ],
 )
@@ -135,6 +126,14 @@ def test_bad_parameter_files(old: str, new: str, pattern: str, params_only: Path
     before = tree(params_only, "runs")
     one_error(run(params_only, "collect"), pattern)
     assert tree(params_only, "runs") == before
+
+
+def test_a_parameter_that_is_gone_is_named_with_what_to_do(params_only: Path, run: Run) -> None:
+    file = params_only / "params.yaml"
+    file.write_text(file.read_text().replace("  solver_steps:", "  autoguidance: 1.6\n  solver_steps:", 1))
+    one_error(
+        run(params_only, "render"), r"render.autoguidance is gone: generation follows the whole model.*leave it out"
+    )
 
 
 def test_empty_parameter_file(params_only: Path, run: Run) -> None:
@@ -197,6 +196,19 @@ class Damage:
     def broken_manifest(folder: Path) -> tuple[str, list[str], str]:
         (folder / "models/world/manifest.json").write_text("{")
         return "render", [], r"models/world/manifest.json is damaged"
+
+    @staticmethod
+    def old_world(folder: Path) -> tuple[str, list[str], str]:
+        config = folder / "models/world/config.json"
+        about = json.loads(config.read_text())
+        del about["format"]
+        config.write_text(json.dumps(about))
+        sign(folder / "models/world")
+        return (
+            "render",
+            [],
+            r"models/world is a world model of format 1, .* reads format 2: train it again with `dvc repro",
+        )
 
     @staticmethod
     def wrong_kind(folder: Path) -> tuple[str, list[str], str]:

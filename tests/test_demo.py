@@ -17,7 +17,7 @@ SMALL = {
     "collect": {"episodes": 8, "max_frames": 40, "held_out_share": 0.5},
     "render": {
         "episodes": 2, "horizon": 8, "samples": 2, "action_contexts": 1, "dreams": 1, "dream_frames": 8, "probe_steps": 2,
-        "resamples": 10, "videos": 1,
+        "videos": 1,
     },
 }  # fmt: skip
 

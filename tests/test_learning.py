@@ -33,7 +33,7 @@ COLLECT = collect_params(
 )  # fmt: skip
 TRAINING = train_params(
     channels=16, channel_mult=(1,), blocks=1, video_attention=(True,), frame_attention=(False,), head_channels=8,
-    window=8, gate_start=0.3, precondition="forecast", steps=STEPS, batch=32, clip_latents=CLIP, lr=0.05, warmup_steps=10,
+    window=8, steps=STEPS, batch=32, clip_latents=CLIP, lr=0.05, warmup_steps=10,
     lr_ref_steps=200, p_mean=1.0, p_std=1.2, context_noise=0.05, forecast_only_share=0.0,
     ema_widths=(0.1,), ema_snapshots=0, checkpoint_every=STEPS,
 )  # fmt: skip

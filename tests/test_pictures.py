@@ -249,7 +249,7 @@ def write(
     )  # fmt: skip
     found = Evaluation(metrics, {}, rollouts(), futures, dreams, None, verdict, tables, figures)
     write_results(
-        folder / "renders", folder / "report", found, {"env_id": env_id}, videos=2, upscale=2, frames_per_second=25,
+        folder / "renders", folder / "report", found, {"env_id": env_id}, videos=2, frames_per_second=25,
         env_id=env_id, spec=LANDER, tick=tick,
     )  # fmt: skip
 

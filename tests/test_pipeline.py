@@ -117,7 +117,7 @@ def test_the_videos_show_the_truth(tiny_pipeline: Path) -> None:
     seed = int(video.stem.split("_")[1])
     start, _ = store.bounds(int(np.flatnonzero(store.episode_seed == seed)[0]))
     truth = store.frames[start:][group_rows(0, 4, 4)]
-    rows, columns = side_by_side_layout((32, 32), upscale=4).area(0)
+    rows, columns = side_by_side_layout((32, 32), upscale=8).area(0)
     panel = iio.imread(video)[:, rows, columns]
     shown = panel.reshape(len(panel), 32, 4, 32, 4, 3).mean((2, 4))
     assert np.abs(shown - truth).mean() < 3

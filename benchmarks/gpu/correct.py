@@ -95,8 +95,8 @@ def _attention(results: Results, device: torch.device, dtype: torch.dtype, shape
 def small(device: torch.device, levels: int = 2) -> Denoiser:
     """A small denoiser with all its gains open: at the start half of a network is closed."""
     torch.manual_seed(0)
-    unet = UNetConfig(32, (1,) * levels, 1, (True,) * levels, (False,) * levels, 16, 6, 0.4)
-    denoiser = Denoiser(DenoiserConfig(unet, 4, 8, 8, 5, 0.35, "forecast", 16, (1, 2, 4), True)).to(device)
+    unet = UNetConfig(32, (1,) * levels, 1, (True,) * levels, (False,) * levels, 16, 6)
+    denoiser = Denoiser(DenoiserConfig(unet, 4, 8, 8, 5, 0.35, 16, (1, 2, 4))).to(device)
     force_normalize_(denoiser)
     with torch.no_grad():
         for name, parameter in denoiser.named_parameters():

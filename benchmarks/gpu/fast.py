@@ -157,7 +157,7 @@ def _training(results: Results, name: str, base: Path, device: torch.device, rat
 
 
 def _before(params: TrainParams) -> int:
-    return params.forecast_ages[-1] if params.precondition == "forecast" else 0
+    return params.forecast_ages[-1]
 
 
 @contextlib.contextmanager

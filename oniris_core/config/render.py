@@ -24,12 +24,10 @@ class RenderParams(Params):
         description="networks that read actions off frames, or tell generated frames from true ones; their answers are averaged"
     )
     probe_steps: Positive = Field(description="training steps of each network that reads or tells something off frames")
-    resamples: Positive = Field(description="resamples of the episodes, for the 95 % intervals")
     import_code: bool = Field(
         description="allow replay of environments, and wrappers, whose code is not Gymnasium's (see collect)"
     )
     videos: Positive = Field(description="episodes shown as videos and in the contact sheet")
-    upscale: Positive = Field(description="each pixel of a video is shown as this many, along height and width")
 
     ema_width: Float = Field(
         gt=0,
@@ -40,13 +38,6 @@ class RenderParams(Params):
     sigma_max: Float = Field(gt=0, description="noise level generation starts from")
     sigma_min: Float = Field(gt=0, description="last noise level before zero")
     rho: Float = Field(ge=1, description="curvature of the noise schedule")
-    temperature: Float = Field(
-        ge=0, description="scale of the noise a frame starts from; 1: as trained, below: nearer to what is likeliest"
-    )
-    still_change: Float = Field(
-        ge=0,
-        description="a latent pixel that changes by less (rms, standard deviations) stays exactly as it was; 0: off",
-    )
     context_sigma: Float = Field(gt=0, description="noise level the past is declared to have")
     compile: bool = Field(description="compile what generates: seconds to minutes at first, faster frames")
     seed_offset: Count = Field(description="added to common.seed for other samples of the same model")

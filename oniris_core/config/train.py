@@ -1,7 +1,7 @@
 """Parameters of the stage `train`."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -23,15 +23,10 @@ class TrainParams(FitParams):
     )
     head_channels: Positive = Field(description="channels of an attention head, even")
     window: Positive = Field(description="latent frames of the past that attention remembers")
-    gate_start: Float = Field(gt=0, lt=1, description="how open the gate on the past is before training")
-    precondition: Literal["forecast", "past", "plain"] = Field(
-        description="forecast: predict what a forecast leaves open; past: the change from the last clean frame"
-    )
     forecast_channels: Positive = Field(description="width of the network that forecasts the next frame")
     forecast_ages: Ints = Field(
         description="how many latent frames ago the clean frames lie that the forecast sees, 1 first, and the actions since"
     )
-    forecast_attention: bool = Field(description="let every pixel of the forecast see the whole of the last frame")
 
     clip_latents: Annotated[int, Field(ge=2)] = Field(description="latent frames of a clip")
     start_share: Share = Field(description="share of the clips that begin with their episode, as a rollout does")
@@ -56,11 +51,6 @@ class TrainParams(FitParams):
         if not len(self.channel_mult) == len(self.video_attention) == len(self.frame_attention):
             raise ValueError(
                 "channel_mult, video_attention and frame_attention must have one entry per resolution each"
-            )
-        if self.forecast_only_share and self.precondition != "forecast":
-            raise ValueError(
-                f"forecast_only_share = {self.forecast_only_share} needs precondition: forecast, not {self.precondition}; "
-                "without a forecast it is 0"
             )
         ages = self.forecast_ages
         if len(ages) < 2 or ages[0] != 1 or any(later <= age for age, later in pairwise(ages)):
@@ -95,5 +85,5 @@ class TrainParams(FitParams):
         cells, features = self.clip_latents * height * width, 0
         for level, multiple in enumerate(self.channel_mult):
             features += cells // 4**level * self.channels * multiple
-        features += cells * self.forecast_channels if self.precondition == "forecast" else 0
+        features += cells * self.forecast_channels
         return 4 * ((before + self.clip_latents) * channels * height * width + 60 * features)

@@ -44,6 +44,9 @@ from oniris_core.evaluation.told_apart import Verdict, measure_told_apart
 
 SPREAD_HORIZONS = (4, 16, 32)
 
+RESAMPLES = 1000
+"""Of the episodes, for the 95 % intervals."""
+
 
 @dataclass(frozen=True)
 class Futures:
@@ -174,7 +177,7 @@ def evaluate(
         future = dream_actions(store, params.dreams, frames_of_dreams, c, seed)
         dreams = measure_dreams(dreamer, chosen, future, reader, probe)
 
-    bootstrap = Bootstrap(len(chosen.seeds), params.resamples, seed)
+    bootstrap = Bootstrap(len(chosen.seeds), RESAMPLES, seed)
     curves = measure(rollouts, replays.redrawn if replays else None, reader, learned, bootstrap)
     left_out |= curves.left_out
     metrics = {**flat_metrics(curves), **position_in_group(rollouts, c)}
@@ -196,7 +199,7 @@ def evaluate(
     )  # fmt: skip
     metrics |= told
     left_out |= reasons
-    of_dreams = Bootstrap(params.dreams, params.resamples, seed)
+    of_dreams = Bootstrap(params.dreams, RESAMPLES, seed)
     metrics |= drift_metrics(dreams, control, of_dreams)
 
     at = [h for h in SPREAD_HORIZONS if h <= horizon]
@@ -205,7 +208,7 @@ def evaluate(
         ("separation", futures.by_action, replays.by_action if replays else None, None),
     ):
         known = None if theirs is None else spread(theirs, reader, alive)
-        of_contexts = Bootstrap(len(ours), params.resamples, seed)
+        of_contexts = Bootstrap(len(ours), RESAMPLES, seed)
         found, reasons = compare_spread(name, spread(ours, reader, alive), known, chosen.context, at, of_contexts)
         metrics |= found
         left_out |= reasons

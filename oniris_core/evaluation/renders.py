@@ -30,6 +30,9 @@ CAPTIONS = {
     "drift": "What becomes of long dreams, by window of frames",
 }
 
+SHOWN_PIXELS = 256
+"""The longer side of a frame in a video, about: pixels of smaller frames are shown as several."""
+
 
 @dataclass(frozen=True)
 class Renders:
@@ -47,7 +50,6 @@ def write_results(
     evaluation_set: dict[str, Any],
     *,
     videos: int,
-    upscale: int,
     frames_per_second: float,
     env_id: str | None,
     spec: ActionSpec,
@@ -60,7 +62,6 @@ def write_results(
         found: what was generated and measured.
         evaluation_set: what it was measured on, as JSON values.
         videos: episodes shown.
-        upscale: each pixel of a video is shown as this many, along height and width.
         frames_per_second: of the store.
         env_id, spec: for the names and the drawing of actions; no id where recordings were not played here.
         tick: called after each frame of a video; may raise to stop.
@@ -68,6 +69,7 @@ def write_results(
     Raises:
         OnirisError: ffmpeg is missing or fails. Everything else has been written by then, and the page says what is missing.
     """
+    upscale = max(SHOWN_PIXELS // max(found.rollouts.truth.shape[2:4]), 1)
     made = make_renders(out, found, videos, upscale, frames_per_second, action_legend(spec, env_id or ""), tick)
     write_render_report(report, found, evaluation_set, env_id, made)
     if made.trouble:

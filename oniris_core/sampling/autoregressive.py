@@ -33,8 +33,6 @@ class Sampler:
     sigma_min: float
     rho: float
     context_sigma: float
-    temperature: float = 1.0
-    still_change: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
@@ -45,10 +43,7 @@ class Sampler:
     @staticmethod
     def of(params: RenderParams) -> "Sampler":
         """The sampler that the parameters describe."""
-        return Sampler(
-            params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.context_sigma,
-            params.temperature, params.still_change,
-        )  # fmt: skip
+        return Sampler(params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.context_sigma)
 
     @property
     def evaluations(self) -> int:
@@ -142,10 +137,8 @@ def next_frame(
         return form.denoise(state, ahead, x, x.new_full((B,), sigma))
 
     sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
-    # The flow starts around what is expected: sigma_max is small where that is much. At a temperature below 1 it starts,
-    # and so ends, nearer to it: what the network does not know is then no longer shown as if it were chance.
-    x = heun(denoise, ahead.center + sampler.temperature * sampler.sigma_max * noise, sigmas)
-    x = settle(x, state.clean[:, -1], sampler.still_change)
+    # The flow starts around what is expected: sigma_max is small where that is much.
+    x = heun(denoise, ahead.center + sampler.sigma_max * noise, sigmas)
     return form.enter(state, ahead, told, x, x.new_full((B,), sampler.context_sigma)), x
 
 
@@ -156,17 +149,3 @@ def generate(
     for actions_BA in actions:
         state, x = next_frame(form, state, actions_BA, sampler, seeds)
         yield x
-
-
-def settle(x_BCHW: Tensor, last_BCHW: Tensor, least: float) -> Tensor:
-    """Let latent pixels whose change is none worth the name stay exactly as they were (ours).
-
-    A network that is off by a little, always alike, would else let what lies still fade within some hundred frames.
-
-    Args:
-        x_BCHW: standardised latent frames.
-        last_BCHW: the ones before.
-        least: root-mean-square change, over channels, from which on a pixel has changed.
-    """
-    change = (x_BCHW - last_BCHW).square().mean(1, keepdim=True).sqrt()
-    return torch.where(change < least, last_BCHW, x_BCHW)

@@ -34,13 +34,13 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     channels, height, width = (int(size) for size in store.latents.shape[1:])
     unet = UNetConfig(
         params.channels, params.channel_mult, params.blocks, params.video_attention, params.frame_attention,
-        params.head_channels, params.window, params.gate_start,
+        params.head_channels, params.window,
     )  # fmt: skip
     unet.check_latent_size(height, width)
     features = store.action_spec.features * store.actions.shape[1]
     return DenoiserConfig(
-        unet, channels, height, width, features, store.change_std, params.precondition, params.forecast_channels,
-        params.forecast_ages, params.forecast_attention,
+        unet, channels, height, width, features, store.change_std, params.forecast_channels,
+        params.forecast_ages,
     )  # fmt: skip
 
 

@@ -32,11 +32,8 @@ class DenoiserConfig:
         latent_channels, latent_height, latent_width: shape of a latent frame.
         action_features: features of the actions of one latent frame, all of them in order.
         change_std: standard deviation of the change from one standardised latent frame to the next.
-        precondition: "forecast" (predict what a forecast from the last clean frames leaves open), "past" (the change
-            from the last clean frame) or "plain".
         forecast_channels: width of the network that forecasts.
         forecast_ages: how many frames ago the clean frames lie that it sees, 1 first.
-        forecast_attention: whether each of its pixels sees the whole frame.
     """
 
     unet: UNetConfig
@@ -45,10 +42,8 @@ class DenoiserConfig:
     latent_width: int
     action_features: int
     change_std: float
-    precondition: str
-    forecast_channels: int = 0
-    forecast_ages: tuple[int, ...] = (1, 2)
-    forecast_attention: bool = False
+    forecast_channels: int
+    forecast_ages: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -142,40 +137,32 @@ class Denoiser(nn.Module):
         self.fourier = MPFourier(features)
         self.noise = MPConv(features, embedding)
         self.action = MPConv(config.action_features + 1, embedding)  # one more feature: there was no action
-        # Beside x - m the network sees what is expected: m and, where values differ in it, their spread.
-        inputs = config.latent_channels * {"plain": 1, "past": 2, "forecast": 3}[config.precondition]
-        self.unet = UNet(config.unet, inputs, 2 * config.latent_channels, embedding)
-        self.forecaster = None
-        if config.precondition == "forecast":
-            self.forecaster = Forecaster(
-                config.forecast_ages, config.latent_channels, config.forecast_channels, config.action_features + 1,
-                config.change_std, config.forecast_attention,
-            )  # fmt: skip
+        # Beside x - m the network sees what is expected, m, and its spread.
+        self.unet = UNet(config.unet, 3 * config.latent_channels, 2 * config.latent_channels, embedding)
+        self.forecaster = Forecaster(
+            config.forecast_ages, config.latent_channels, config.forecast_channels, config.action_features + 1,
+            config.change_std,
+        )  # fmt: skip
 
     def expect(self, clean: Frames, count: int) -> Expected:
-        """What the clean frames before each of the last `count`, and its actions, say of it.
+        """What the clean frames before each of the last `count`, and its actions, say of it: a Gaussian for each value.
 
-        With `precondition: past` that is the last clean frame, and the usual change from it; the frame's own declared noise
-        adds to that: Var[x_i - m_i] = change_std^2 + sigma_clean^2. With `forecast` it is a Gaussian for each value.
+        The loss is measured against the usual change from the last clean frame, to which that frame's declared noise adds:
+        change_std^2 + sigma_clean^2.
         """
         before = clean.x.shape[1] - count
-        # The first frame has no past; of the others each has a last one.
-        first = count if self.config.precondition == "plain" else max(1 - before, 0)
-        last, last_sigma = (
-            part[:, before + first - 1 : -1] if first < count else part[:, :0] for part in (clean.x, clean.sigma)
-        )
-        center, scale = last, (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
-        spread, forecast = scale, None
-        if self.forecaster is not None and first < count:
-            told = self._told(clean.actions, clean.has_action)
-            forecast = self.forecaster(*self._seen(clean.x, told, count - first), last_sigma)
-            center, spread = forecast.mean.detach(), forecast.spread.detach()
-        shape = (len(clean.x), first, *clean.x.shape[2:])
-        center = torch.cat([center.new_zeros(shape), center], dim=1)
-        spread, scale = (
-            torch.cat([value.new_ones((*shape[:2], *value.shape[2:])), value], dim=1) for value in (spread, scale)
-        )
-        return Expected(center[:, None], spread[:, None], scale[:, None], forecast)
+        first = max(1 - before, 0)  # the first frame has no past; of the others each has a last one
+        B, _, *shape = clean.x.shape
+        nothing, one = clean.x.new_zeros(B, first, *shape), clean.x.new_ones(B, first, 1, 1, 1)
+        if first == count:
+            return Expected(nothing[:, None], one[:, None], one[:, None])
+        last_sigma = clean.sigma[:, before + first - 1 : -1]
+        scale = (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
+        told = self._told(clean.actions, clean.has_action)
+        forecast = self.forecaster(*self._seen(clean.x, told, count - first), last_sigma)
+        center = torch.cat([nothing, forecast.mean.detach()], dim=1)
+        spread = torch.cat([one.expand_as(nothing), forecast.spread.detach()], dim=1)
+        return Expected(center[:, None], spread[:, None], torch.cat([one, scale], dim=1)[:, None], forecast)
 
     def make_masks(self, frames: int, device: torch.device) -> None:
         """Make the masks that attention needs on a GPU for clips of `frames` frames, before the network is compiled."""
@@ -232,11 +219,8 @@ class Denoiser(nn.Module):
 
         unit_change = pre.c_in * (x_BSTCHW - center)
         # Where x - m is mostly noise there is little to be seen in it: it fades, rather than drown what the past says.
-        inputs = [pre.c_skip.sqrt() * unit_change]
-        if self.config.precondition != "plain":
-            inputs.append(center.expand_as(x_BSTCHW))
-        if self.forecaster is not None:
-            inputs.append((pre.spread / self.config.change_std).log().expand_as(x_BSTCHW))
+        spread = (pre.spread / self.config.change_std).log()
+        inputs = [pre.c_skip.sqrt() * unit_change, center.expand_as(x_BSTCHW), spread.expand_as(x_BSTCHW)]
         # Half of the output scales the network's own input, pixel by pixel: where nothing moves, all that x - m holds is
         # noise, and a narrow network that had to carry it through to subtract it would leave grain.
         added, gain = self.unet(torch.cat(inputs, dim=3), info).chunk(2, dim=3)

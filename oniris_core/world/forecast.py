@@ -43,8 +43,9 @@ class Forecaster(nn.Module):
         channels: width of the network.
         action_features: A, the one for "no action" included.
         change_std: the spread it starts from.
-        attention: whether each pixel sees the whole frame, between the two blocks: convolutions alone reach six pixels
-            far, too few to know at the top of the sky that there lies a lander on the ground already.
+
+    Between its two blocks each pixel sees the whole frame: convolutions alone reach six pixels far, too few to know at the top
+    of the sky that there lies a lander on the ground already.
     """
 
     def __init__(
@@ -54,7 +55,6 @@ class Forecaster(nn.Module):
         channels: int,
         action_features: int,
         change_std: float,
-        attention: bool,
     ):
         super().__init__()
         self.change_std = change_std
@@ -68,7 +68,7 @@ class Forecaster(nn.Module):
         )
         self.embedding = nn.ModuleList(MPConv(channels, channels) for _ in range(2))
         self.embedding_gain = nn.Parameter(torch.zeros(2))
-        self.attention = Attention(channels, channels, window=0) if attention else None
+        self.attention = Attention(channels, channels, window=0)
         self.head = nn.ModuleList(MPConv(channels, latent_channels, kernel=3) for _ in range(3))
         self.head_gain = nn.Parameter(torch.zeros(3))
         self.moves, self.moves_gain = MPConv(channels, 1, kernel=3), nn.Parameter(torch.zeros(1))
@@ -99,7 +99,7 @@ class Forecaster(nn.Module):
             x = normalize(x, (1,))
             scale = (embedding(told, gain=embedding_gain) + 1).flatten(0, 1)
             x = mp_sum(x, second(mp_silu(first(mp_silu(x)) * scale[..., None, None])), 0.3)
-            if number == 0 and self.attention is not None:
+            if number == 0:
                 whole = self.attention(x[None, None])
                 x = mp_sum(x, whole[0, 0], 0.3)
         x = mp_silu(x)

@@ -71,10 +71,8 @@ class GenerationForm(nn.Module):
         self.register_buffer("embeddings", torch.cat([block.embedding for block in self._each()]))
         self.register_buffer("gates", torch.stack([block.gate for block in self._each()], dim=1))  # [3, blocks]
         self._widths = [len(block.embedding) for block in self._each()]
-        self.forecaster = None
-        if denoiser.forecaster is not None:
-            self.forecaster = copy.deepcopy(denoiser.forecaster)
-            settle_(self.forecaster)
+        self.forecaster = copy.deepcopy(denoiser.forecaster)
+        settle_(self.forecaster)
         self.requires_grad_(False).eval()
 
     def compile_parts(self) -> None:
@@ -109,7 +107,7 @@ class GenerationForm(nn.Module):
     @property
     def frames_held(self) -> int:
         """How many of the last frames a state holds."""
-        return self.config.forecast_ages[-1] if self.forecaster is not None else 1
+        return self.config.forecast_ages[-1]
 
     def tell(self, actions_BA: Tensor, has_action_B: Tensor) -> Tensor:
         """[B, A + 1]: what the network is told of actions, some of which may not be known."""
@@ -138,7 +136,7 @@ class GenerationForm(nn.Module):
             position=torch.zeros(batch, dtype=torch.int64, device=like.device),
             clean=like.new_zeros(batch, self.frames_held, c.latent_channels, c.latent_height, c.latent_width),
             clean_sigma=like.new_ones(batch),
-            told=nothing[:, None].repeat(1, max(self.frames_held - 2, 0), 1),
+            told=nothing[:, None].repeat(1, self.frames_held - 2, 1),
             convs=tuple(convs), keys=tuple(keys), values=tuple(values),
         )  # fmt: skip
 
@@ -164,12 +162,8 @@ class GenerationForm(nn.Module):
         """All that is known of the next frame before it is looked at; `told_BA` from `tell`: the actions that lead to it."""
         has_past = (state.position > 0).to(told_BA.dtype)[:, None]
         center, spread = self._expect(state, told_BA, has_past[..., None, None])
-        fixed = [center] if self.config.precondition != "plain" else []
-        if self.forecaster is not None:
-            fixed.append((spread / self.config.change_std).log().expand_as(center))
-        stem = self.stem_ones.expand(told_BA.shape[0], -1, -1, -1)
-        if fixed:
-            stem = stem + same_conv(torch.cat(fixed, dim=1), self.stem[:, self.config.latent_channels :])
+        fixed = torch.cat([center, (spread / self.config.change_std).log().expand_as(center)], dim=1)
+        stem = self.stem_ones + same_conv(fixed, self.stem[:, self.config.latent_channels :])
         _, by_position, constant = self.gates.unbind(0)
         position = torch.log1p(state.position.to(told_BA.dtype))[:, None]
         angles = tuple[Tensor, ...]()
@@ -190,18 +184,11 @@ class GenerationForm(nn.Module):
 
     def _expect(self, state: RolloutState, told_BA: Tensor, has_past: Tensor) -> tuple[Tensor, Tensor]:
         """Where the next frame is expected, and how far from it; `Denoiser.expect`."""
-        change, last, sigma = self.config.change_std, state.clean[:, -1], state.clean_sigma
-        if self.config.precondition == "plain":
-            return torch.zeros_like(last), torch.ones_like(has_past)
-        if self.forecaster is None:
-            center, spread = last, (change**2 + sigma.square()).sqrt()[:, None, None, None]
-        else:
-            seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
-            told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
-            forecast = self.forecaster(seen[:, None], told[:, None], sigma[:, None])
-            center, spread = forecast.mean[:, 0], forecast.spread[:, 0]
+        seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
+        told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
+        forecast = self.forecaster(seen[:, None], told[:, None], state.clean_sigma[:, None])
         first = has_past == 0
-        return torch.where(first, 0, center), torch.where(first, 1, spread)
+        return torch.where(first, 0, forecast.mean[:, 0]), torch.where(first, 1, forecast.spread[:, 0])
 
     def denoise(self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
         """D: the expected clean frame, given it noised at the noise levels sigma_B, above 0."""

@@ -20,6 +20,8 @@ from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.generation_form import GenerationForm
 
 KIND = "world"
+FORMAT = 2
+"""Of the folder: 1 had networks with other inputs and without a forecast too."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def save_world(
         kept: the folder in which `write_snapshot` left them.
     """
     about = {
+        "format": FORMAT,
         "architecture": config.to_json(),
         "latent_mean": [float(value) for value in mean],
         "latent_std": [float(value) for value in std],
@@ -105,6 +108,12 @@ def load_world(path: Path, ema_width: float | None = None, device: torch.device 
     open_artefact(path, KIND, made_by="train")
     try:
         about = json.loads((path / "config.json").read_bytes())
+        found = int(about.get("format", 1))
+        if found != FORMAT:
+            raise UserError(
+                f"{path} is a world model of format {found}, this version of Oniris reads format {FORMAT}: "
+                "train it again with `dvc repro train`"
+            )
         config = DenoiserConfig.from_json(about["architecture"])
         widths = tuple(float(width) for width in about["ema_widths"])
         # A model without snapshots, or from before there were any, has its tracked widths only.

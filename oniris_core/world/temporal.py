@@ -13,6 +13,9 @@ from oniris_core.nn.magnitude import MPConv, mp_sum, normalize
 from oniris_core.nn.rotary import rotary_angles, rotate
 from oniris_core.world.video_attention import attend_parallel
 
+GATE_START = 0.6
+"""How open a gate on the past is before training."""
+
 
 def per_frame(layer: nn.Module, x_BSTCHW: Tensor) -> Tensor:
     """Apply a 2D layer to every frame."""
@@ -26,11 +29,11 @@ class GatedCausalConv(nn.Module):
     Before the second frame the first stands for both; a frame without a past is not mixed at all.
     """
 
-    def __init__(self, c_in: int, c_out: int, gate_start: float):
+    def __init__(self, c_in: int, c_out: int):
         super().__init__()
         self.frame = MPConv(c_in, c_out, kernel=3)
         self.past = MPConv(2 * c_in, c_out, kernel=3)
-        self.gate = nn.Parameter(torch.tensor([0.0, 0.0, math.log(gate_start / (1 - gate_start))]))
+        self.gate = nn.Parameter(torch.tensor([0.0, 0.0, math.log(GATE_START / (1 - GATE_START))]))
 
     def forward(self, x_BSTCHW: Tensor, c_noise_BST: Tensor, positions_T: Tensor) -> Tensor:
         """Convolve.

@@ -24,7 +24,6 @@ class UNetConfig:
         video_attention, frame_attention: per resolution.
         head_channels: channels of an attention head.
         window: latent frames of the past that attention remembers.
-        gate_start: how open the gate on the past is at the start.
     """
 
     channels: int
@@ -34,7 +33,6 @@ class UNetConfig:
     frame_attention: tuple[bool, ...]
     head_channels: int
     window: int
-    gate_start: float
 
     def check_latent_size(self, height: int, width: int) -> None:
         """Raise UserError unless every resolution but the last can be halved."""
@@ -72,7 +70,7 @@ class Block(nn.Module):
         super().__init__()
         self.decoder, self.resample = decoder, resample
         self.skip = MPConv(c_in, c_out, kernel=1) if c_in != c_out else None
-        self.conv0 = GatedCausalConv(c_in if decoder else c_out, c_out, config.gate_start)
+        self.conv0 = GatedCausalConv(c_in if decoder else c_out, c_out)
         self.conv1 = MPConv(c_out, c_out, kernel=3)
         self.embedding = MPConv(embedding, c_out)
         self.embedding_gain = nn.Parameter(torch.zeros(()))
