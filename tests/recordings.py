@@ -1,7 +1,9 @@
 """Recordings in the layouts that are read, made so that every frame shows the action that led to it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -91,27 +93,37 @@ def counter_strike(
     return taken
 
 
-def minari(root: Path, lengths: tuple[int, ...] = (12, 9, 7), box: bool = False) -> list[np.ndarray]:
-    """A Minari data set at `root`; the observations are the frames and the actions one fewer."""
+def minari(
+    root: Path,
+    lengths: tuple[int, ...] = (12, 9, 7),
+    space: Any = None,
+    played: Callable[[np.ndarray], Any] | None = None,
+) -> list[np.ndarray]:
+    """A Minari data set at `root`; the observations are the frames and the actions one fewer.
+
+    Args:
+        root: where.
+        lengths: frames of each episode.
+        space: of the actions; four choices by default.
+        played: what an episode's actions are in that space, nested as Minari has them.
+    """
     from gymnasium.spaces import Box, Dict, Discrete
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    image = Box(0, 255, (32, 48, 3), np.uint8)
+    seen = Dict({"pixels": Box(0, 255, (32, 48, 3), np.uint8), "speed": Box(-1, 1, (2,), np.float32)})
     root.mkdir(parents=True)
-    storage = MinariStorage.new(
-        root / "data", Dict({"pixels": image, "speed": Box(-1, 1, (2,), np.float32)}),
-        Box(-np.inf, np.inf, (1,), np.float32) if box else Discrete(ACTIONS), data_format="hdf5",
-    )  # fmt: skip
+    actions_in = Discrete(ACTIONS) if space is None else space
+    storage = MinariStorage.new(root / "data", seen, actions_in, data_format="hdf5")
     taken = [play(length, key) for key, length in enumerate(lengths)]
     buffers = []
     for number, actions in enumerate(taken):
         steps = len(actions) - 1
         observations = {"pixels": list(pictures(led_to(actions))), "speed": [np.zeros(2, np.float32)] * len(actions)}
-        played = [np.float32([a]) for a in actions[:-1]] if box else actions[:-1].tolist()
         ended = [False] * (steps - 1) + [True]
         buffers.append(EpisodeBuffer(
-            id=number, seed=number, observations=observations, actions=played,
+            id=number, seed=number, observations=observations,
+            actions=played(actions[:-1]) if played else actions[:-1].tolist(),
             rewards=actions[:-1].astype(float).tolist(), terminations=ended, truncations=[False] * steps, infos={},
         ))  # fmt: skip
     storage.update_episodes(buffers)

@@ -401,12 +401,6 @@ def test_bad_minari_data_is_one_line(sources: Path, params_only: Path, run: Run,
     assert "5 actions, 8 rewards" in refused(run, params_only, "minari", root)
 
 
-def test_unbounded_minari_actions_get_their_bounds_from_the_data(params_only: Path, run: Run) -> None:
-    made.minari(params_only / "in", box=True)
-    store = collect(run, params_only, "minari", params_only / "in")
-    assert (store.action_spec.kind, store.action_spec.low, store.action_spec.high) == ("box", (0.0,), (3.0,))
-
-
 def test_a_missing_package_is_named_with_its_extra(
     sources: Path, params_only: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

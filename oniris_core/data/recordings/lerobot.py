@@ -30,6 +30,7 @@ class LeRobot:
     """The episodes of a data set, seen through one camera."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
 
     def __init__(self, root: Path, action_key: str, camera: str):
         index = read_index(root, camera)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -97,6 +97,10 @@ class Source(Protocol):
     declared: ActionSpec | None
     cameras: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def flattened_from(self) -> dict[str, Any] | None:
+        """The space whose actions are laid out as rows of numbers, as `flat_actions.describe_space` says it; mostly None."""
 
     def size(self, name: str) -> tuple[int, int]:
         """Height and width of a recording's frames, pixels, without reading them all."""

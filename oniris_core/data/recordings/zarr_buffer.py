@@ -36,6 +36,7 @@ class ZarrBuffer:
     """The episodes of a buffer, or of the buffers in a folder."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
     frame_rate: float | None = None
 
     def __init__(self, root: Path, action_key: str, camera: str):
