@@ -3,22 +3,14 @@
 Every frame shows the action that led to it, as in tests/recordings.py.
 """
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from tests.recordings import led_to, pictures, play, write_table, write_video
+from tests.recordings import encoded, led_to, pictures, play, write_table, write_video
 
 NTSC = 30000 / 1001
-
-
-def encoded(frame: np.ndarray, kind: str = "PNG") -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, kind)
-    return data.getvalue()
 
 
 def picture_folders(root: Path, lengths: tuple[int, ...] = (12, 9, 7)) -> list[np.ndarray]:

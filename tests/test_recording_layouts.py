@@ -3,9 +3,11 @@
 import io
 import json
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -46,11 +48,26 @@ def test_a_lag_moves_actions_and_nothing_else(lag: int, params_only: Path, run: 
         assert keys(store)[rows][1:].tolist() == led[first + 1 : first + count].tolist()
 
 
-def test_pixels_that_are_not_square_become_so_and_rotation_is_applied(tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_become_so(tmp_path: Path) -> None:
     for params, size in [(("-vf", "setsar=2/1"), (32, 96)), (("-vf", "setsar=1/2"), (32, 24))]:
         made.write_video(tmp_path / "a.mp4", made.pictures(np.zeros(3)), output_params=params)
         assert probe(tmp_path / "a.mp4").size == size
         assert next(decoded(tmp_path / "a.mp4"))[1].shape == (*size, 3)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_video_is_turned_as_it_says(degrees: int, tmp_path: Path) -> None:
+    """Telephones write what the sensor sees and say how to turn it; the frames are to stand as a person sees them."""
+    seen = np.zeros((4, 32, 48, 3), np.uint8)
+    seen[:, :16, :24], seen[:, 16:, :24] = 220, 110  # no two corners alike but the two on the right
+    made.write_video(tmp_path / "as_seen.mp4", seen)
+    turn = ["-display_rotation", str(degrees), "-i", str(tmp_path / "as_seen.mp4"), "-c", "copy"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *turn, str(tmp_path / "turned.mp4")], check=True)
+    upright = np.rot90(seen, degrees // 90, (1, 2))  # counterclockwise, as ffmpeg means it
+    shown = np.stack([frame for _, frame in decoded(tmp_path / "turned.mp4")])
+    assert probe(tmp_path / "turned.mp4").size == upright.shape[1:3]
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright).mean() < 5
 
 
 def test_a_table_of_text_means_what_it_says(tmp_path: Path) -> None:
