@@ -17,6 +17,7 @@ from oniris_core.common.errors import UserError
 from oniris_core.common.optional import optional
 from oniris_core.data.actions import ActionSpec, action_spec
 from oniris_core.data.flat_actions import FlatBox, describe_space, flat_space
+from oniris_core.data.recordings.checks import refuse_large
 from oniris_core.data.recordings.hdf5 import dataset, open_hdf5, refuse_foreign, values
 from oniris_core.data.recordings.recording import MAX_BYTES, MAX_PIXELS, Files, Recording
 from oniris_core.data.recordings.spaces import numbers
@@ -36,6 +37,7 @@ class Minari:
         for path in (described, self._file):
             if not path.is_file():
                 raise UserError(f"{path} is missing, so {root} is not a Minari data set with HDF5 storage")
+        refuse_large(described)
         try:
             metadata = json.loads(described.read_bytes())
             if not {"observation_space", "action_space"} <= set(

@@ -13,6 +13,12 @@ from oniris_core.data.actions import ActionSpec
 MAX_BYTES = 4 * 2**30
 """No array of a recording may declare more than this: whoever wrote the file does not decide over our memory."""
 
+MAX_TEXT = 2**27
+"""Bytes of a file of text, which takes far more room once it is read: an hour of sixty actions a second, fifty numbers each."""
+
+MAX_LINE = 2**20
+"""Characters of a line of text."""
+
 MAX_PIXELS = 2**26
 """Of one frame; twice an 8K picture."""
 
