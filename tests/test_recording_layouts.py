@@ -318,11 +318,48 @@ def test_a_picture_in_a_table_that_is_none_is_named(params_only: Path, run: Run)
     for value, why in [
         ({"bytes": b"none", "path": None}, "row 14 cannot be read as a picture"),
         ({"bytes": None, "path": "/etc/passwd"}, "row 14: 'observation.images.front' holds no picture"),
+        (
+            {"bytes": made.encoded(np.zeros((32, 40, 3), np.uint8)), "path": None},
+            "row 14 has a picture of 32 x 40 pixels, row 12 of 32 x 48",
+        ),
     ]:
         rows[14]["observation.images.front"] = value
         pq.write_table(pa.Table.from_pylist(rows), table)
         message = refused(run, params_only, "lerobot3_images", root)
         assert why in message, message
+
+
+def test_a_video_whose_frames_change_size_is_refused(params_only: Path, run: Run) -> None:
+    """As a stream does whose camera was turned or set anew: here one transport stream behind another."""
+    root = params_only / "in"
+    for name, size in (("a", (32, 48)), ("b", (32, 64))):
+        made.write_video(root / f"{name}.ts", made.pictures(np.zeros(5, int), size))
+    (root / "a.ts").write_bytes((root / "a.ts").read_bytes() + (root / "b.ts").read_bytes())
+    (root / "b.ts").unlink()
+    made.write_table(root / "a.npz", made.play(10, 0))
+    message = refused(run, params_only, "videos", root, "--held-out-share", 0)
+    assert "a.ts, frame 5 is of 32 x 64 pixels, those before of 32 x 48: bring them to one size first" in message
+
+
+def test_lerobot_files_outside_of_the_data_set_are_not_read(params_only: Path, run: Run) -> None:
+    root = params_only / "in"
+    robots.lerobot3(root)
+    info = root / "meta/info.json"
+    good = json.loads(info.read_text())
+    for key, template in [
+        ("data_path", "/etc/{chunk_index}{file_index}"),
+        ("video_path", "/{video_key}"),
+        ("data_path", ".."),
+    ]:
+        info.write_text(json.dumps({**good, key: template}))
+        assert f"'{template}' is not a path inside the data set" in refused(run, params_only, "lerobot3", root)
+    info.write_text(json.dumps(good))
+    for inside in ("meta/episodes/chunk-000/file-000.parquet", "data/chunk-000/file-000.parquet"):
+        shutil.move(root / inside, params_only / "elsewhere.parquet")
+        (root / inside).symlink_to(params_only / "elsewhere.parquet")
+        assert f"{inside} is a link that leads out of" in refused(run, params_only, "lerobot3", root)
+        (root / inside).unlink()
+        shutil.move(params_only / "elsewhere.parquet", root / inside)
 
 
 def test_episodes_of_a_packed_file_can_be_read_in_any_order(tmp_path: Path) -> None:
