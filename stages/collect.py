@@ -199,6 +199,7 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
                 "action_meaning": "row i: the action of the step that led to frame i; row 0 of an episode: filler",
                 "frame_rate": rate / params.frame_skip,
                 "params": record,
+                **({"action_flattened_from": source.flattened_from} if source.flattened_from else {}),
                 "versions": _versions("numpy", "zarr", "pillow", "imageio-ffmpeg", "h5py", "minari", "pyarrow"),
             }
             with meter("collect: writing", len(lengths)) as progress:

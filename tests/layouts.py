@@ -19,6 +19,11 @@ LAYOUTS = {
     "zarr": (robots.zarr_buffer, "zarr", ()),
     "robomimic": (robots.robomimic, "robomimic", ("--recording-camera", "agentview_image")),
     "lerobot": (made.lerobot, "lerobot", ("--recording-camera", "observation.images.front")),
+    "lerobot_images": (
+        partial(made.lerobot, images=True),
+        "lerobot",
+        ("--recording-camera", "observation.images.front"),
+    ),
     "lerobot3": (robots.lerobot3, "lerobot", ("--recording-camera", "observation.images.front")),
     "lerobot3_images": (
         partial(robots.lerobot3, images=True),
@@ -31,6 +36,7 @@ LAYOUTS = {
 RATES = {
     "counter_strike": 16,
     "lerobot": 20,
+    "lerobot_images": 20,
     "lerobot3": 29.97,
     "lerobot3_images": 29.97,
     "videos": 20,

@@ -1,10 +1,14 @@
 """Recordings in the layouts that are read, made so that every frame shows the action that led to it."""
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+from PIL import Image
 
 ACTIONS = 4
 
@@ -34,6 +38,12 @@ def play(length: int, key: int) -> np.ndarray:
 def pictures(led: np.ndarray, size: tuple[int, int] = (32, 48)) -> np.ndarray:
     """uint8 [T, H, W, 3]."""
     return np.broadcast_to(shades(led).astype(np.uint8)[:, None, None, None], (len(led), *size, 3))
+
+
+def encoded(frame: np.ndarray, kind: str = "PNG") -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, kind)
+    return data.getvalue()
 
 
 def write_video(path: Path, frames: np.ndarray, rate: float = 20, output_params: tuple[str, ...] = ()) -> None:
@@ -91,27 +101,37 @@ def counter_strike(
     return taken
 
 
-def minari(root: Path, lengths: tuple[int, ...] = (12, 9, 7), box: bool = False) -> list[np.ndarray]:
-    """A Minari data set at `root`; the observations are the frames and the actions one fewer."""
+def minari(
+    root: Path,
+    lengths: tuple[int, ...] = (12, 9, 7),
+    space: Any = None,
+    played: Callable[[np.ndarray], Any] | None = None,
+) -> list[np.ndarray]:
+    """A Minari data set at `root`; the observations are the frames and the actions one fewer.
+
+    Args:
+        root: where.
+        lengths: frames of each episode.
+        space: of the actions; four choices by default.
+        played: what an episode's actions are in that space, nested as Minari has them.
+    """
     from gymnasium.spaces import Box, Dict, Discrete
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    image = Box(0, 255, (32, 48, 3), np.uint8)
+    seen = Dict({"pixels": Box(0, 255, (32, 48, 3), np.uint8), "speed": Box(-1, 1, (2,), np.float32)})
     root.mkdir(parents=True)
-    storage = MinariStorage.new(
-        root / "data", Dict({"pixels": image, "speed": Box(-1, 1, (2,), np.float32)}),
-        Box(-np.inf, np.inf, (1,), np.float32) if box else Discrete(ACTIONS), data_format="hdf5",
-    )  # fmt: skip
+    actions_in = Discrete(ACTIONS) if space is None else space
+    storage = MinariStorage.new(root / "data", seen, actions_in, data_format="hdf5")
     taken = [play(length, key) for key, length in enumerate(lengths)]
     buffers = []
     for number, actions in enumerate(taken):
         steps = len(actions) - 1
         observations = {"pixels": list(pictures(led_to(actions))), "speed": [np.zeros(2, np.float32)] * len(actions)}
-        played = [np.float32([a]) for a in actions[:-1]] if box else actions[:-1].tolist()
         ended = [False] * (steps - 1) + [True]
         buffers.append(EpisodeBuffer(
-            id=number, seed=number, observations=observations, actions=played,
+            id=number, seed=number, observations=observations,
+            actions=played(actions[:-1]) if played else actions[:-1].tolist(),
             rewards=actions[:-1].astype(float).tolist(), terminations=ended, truncations=[False] * steps, infos={},
         ))  # fmt: skip
     storage.update_episodes(buffers)
@@ -119,19 +139,22 @@ def minari(root: Path, lengths: tuple[int, ...] = (12, 9, 7), box: bool = False)
     return taken
 
 
-def lerobot(root: Path, lengths: tuple[int, ...] = (12, 9, 7)) -> list[np.ndarray]:
-    """A data set of layout 2.1 with two cameras, one of which shows nothing; actions are one real number."""
+def lerobot(root: Path, lengths: tuple[int, ...] = (12, 9, 7), images: bool = False) -> list[np.ndarray]:
+    """A data set of layout 2.1 with two cameras, one of which shows nothing; actions are one real number.
+
+    With `images` there are no videos: the pictures are in the tables, as PNG bytes with the name of a file that is not there.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     taken = [play(length, key) for key, length in enumerate(lengths)]
     (root / "meta").mkdir(parents=True)
     (root / "data/chunk-000").mkdir(parents=True)
-    feature = {"dtype": "video", "shape": [32, 48, 3], "names": ["height", "width", "channels"]}
+    feature = {"dtype": "image" if images else "video", "shape": [32, 48, 3], "names": ["height", "width", "channels"]}
     info = {
         "codebase_version": "v2.1", "robot_type": "made", "total_episodes": len(lengths), "chunks_size": 1000, "fps": 20,
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "video_path": None if images else "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
         "features": {
             "observation.images.front": feature, "observation.images.wrist": feature,
             "action": {"dtype": "float32", "shape": [1]}, "observation.state": {"dtype": "float32", "shape": [2]},
@@ -143,13 +166,19 @@ def lerobot(root: Path, lengths: tuple[int, ...] = (12, 9, 7)) -> list[np.ndarra
             file.write(json.dumps({"episode_index": index, "tasks": ["walk"], "length": length}) + "\n")
     for index, actions in enumerate(taken):
         name, rows = f"episode_{index:06d}", len(actions)
+        shown = dict[str, list[dict[str, Any]]]()
         for camera, frames in (("front", pictures(led_to(actions))), ("wrist", pictures(0 * actions))):
-            write_video(root / f"videos/chunk-000/observation.images.{camera}/{name}.mp4", frames)
+            if images:
+                shown[f"observation.images.{camera}"] = [
+                    {"bytes": encoded(frame), "path": f"frame_{i:06d}.png"} for i, frame in enumerate(frames)
+                ]
+            else:
+                write_video(root / f"videos/chunk-000/observation.images.{camera}/{name}.mp4", frames)
         table = {
             "action": [[float(action)] for action in actions],
             "observation.state": [[float(i), float(index)] for i in range(rows)],
             "next.reward": actions.astype(np.float32), "next.done": np.arange(rows) == rows - 2,
-            "timestamp": np.arange(rows, dtype=np.float32) / 20, "frame_index": np.arange(rows),
+            "timestamp": np.arange(rows, dtype=np.float32) / 20, "frame_index": np.arange(rows), **shown,
         }  # fmt: skip
         pq.write_table(pa.table(table), root / f"data/chunk-000/{name}.parquet")
     return taken

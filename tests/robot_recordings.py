@@ -3,22 +3,14 @@
 Every frame shows the action that led to it, as in tests/recordings.py.
 """
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from tests.recordings import led_to, pictures, play, write_table, write_video
+from tests.recordings import encoded, led_to, pictures, play, write_table, write_video
 
 NTSC = 30000 / 1001
-
-
-def encoded(frame: np.ndarray, kind: str = "PNG") -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, kind)
-    return data.getvalue()
 
 
 def picture_folders(root: Path, lengths: tuple[int, ...] = (12, 9, 7)) -> list[np.ndarray]:
@@ -149,7 +141,7 @@ def lerobot3(root: Path, lengths: tuple[int, ...] = (12, 9, 7), images: bool = F
         }
         for index, actions in enumerate(taken) for i, action in enumerate(actions)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(table), root / "data/chunk-000/file-000.parquet", row_group_size=8)
+    pq.write_table(pa.Table.from_pylist(table), root / "data/chunk-000/file-000.parquet", row_group_size=max(8, len(table) // 4))
 
     episodes = [
         {

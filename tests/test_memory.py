@@ -1,14 +1,26 @@
 """Memory foreseen: what cannot fit is refused in one line within seconds, with what would fit; what fits is not."""
 
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.training_memory import of_child
 from oniris_core.common.errors import UserError
 from oniris_core.common.memory import available_memory, refuse_batch, refuse_frames
-from tests.conftest import Run, collect_params
+from oniris_core.config.reader import build
+from oniris_core.config.train_vae import TrainVaeParams
+from oniris_core.data.episodes import open_episodes
+from oniris_core.training.needs import refuse_large_batch
+from tests import recordings as made
+from tests.conftest import ROOT, Run, collect_params
+from tests.project import defaults
 from tests.test_cli import one_error
 
 
@@ -35,6 +47,29 @@ def test_what_would_fit_fits() -> None:
 
 
 @pytest.mark.parametrize(
+    "case",
+    [
+        ("train_vae", "tiny", 1000, (3, 32, 32), {}), ("train_vae", "cpu", 16, (3, 64, 64), {"blocks": 3}),
+        ("train", "cpu", 8, (16, 8, 8), {}),
+    ],
+    ids=["vae_of_small_clips", "vae_of_many_blocks", "world"],
+)  # fmt: skip
+def test_what_is_foreseen_of_a_clip_is_most_of_what_it_takes(case: Any) -> None:
+    """Low, so that nothing is refused that fits; but not so low that little is refused."""
+    measured, foreseen = of_child(case)
+    assert 0.5 * measured < foreseen < 1.05 * measured
+
+
+def test_half_as_much_is_foreseen_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oniris_core.training.needs.memory_of", lambda _: (1000, False))
+    params = build(TrainVaeParams, "train_vae", {**defaults()["train_vae"], "batch": 10}, "test")
+    with pytest.raises(UserError, match="lower batch to at most 6"):
+        refuse_large_batch("train_vae", params, 150, "cpu")
+    refuse_large_batch("train_vae", params.model_copy(update={"precision": "bfloat16"}), 150, "cpu")
+    refuse_large_batch("train_vae", params.model_copy(update={"accumulate": 2}), 150, "cpu")
+
+
+@pytest.mark.parametrize(
     ("stage", "options", "parts"),
     [
         ("collect", ("--height", 100000, "--width", 100000), ("collect.height x width = 100000 x 100000", "frames of up to")),
@@ -54,3 +89,36 @@ def test_what_cannot_fit_is_one_line(
     one_error(run(tmp_path, stage, *options, "--out", out), ".*".join(map(re.escape, parts)))
     assert time.monotonic() - started < 10  # 5 on a machine without other work
     assert not out.exists()
+
+
+PEAK = """
+import re, runpy, sys
+from pathlib import Path
+from oniris_core.data import zarrs
+from oniris_core.data.recordings import offsets
+offsets.MAX_ROWS, zarrs.ROWS_PER_SHARD = 200, 64  # what is held at once anyhow, whatever the length, is to be less than that
+sys.argv = ["collect", *sys.argv[1:]]
+try:
+    runpy.run_module("stages.collect", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_a_longer_video_needs_no_more_memory(params_only: Path) -> None:
+    """Nearly three minutes against a quarter of a minute, end to end: held at once the frames would take 79 MiB more."""
+    peaks = []
+    for length in (300, 3300):
+        root = params_only / f"in{length}"
+        frames = np.broadcast_to(np.uint8(90), (length, 96, 96, 3))
+        made.write_video(root / "a.mp4", frames)
+        np.save(root / "a.npy", np.arange(length) % 4)
+        options = f"--source videos --recordings {root} --held-out-share 0 --height 96 --width 96 --frame-skip 1"
+        out = f"--out {params_only / f'{length}.zarr'}"
+        command = [sys.executable, "-c", PEAK, *options.split(), *out.split()]
+        around = {**os.environ, "PYTHONPATH": str(ROOT)}
+        printed = subprocess.check_output(command, cwd=params_only, env=around, stderr=subprocess.DEVNULL, text=True)
+        peaks.append(int(printed.split()[-1]) / 1024)
+        assert open_episodes(params_only / f"{length}.zarr").frames.shape[0] >= length
+    assert peaks[1] < peaks[0] + 25, peaks

@@ -3,9 +3,11 @@
 import io
 import json
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -46,11 +48,26 @@ def test_a_lag_moves_actions_and_nothing_else(lag: int, params_only: Path, run: 
         assert keys(store)[rows][1:].tolist() == led[first + 1 : first + count].tolist()
 
 
-def test_pixels_that_are_not_square_become_so_and_rotation_is_applied(tmp_path: Path) -> None:
+def test_pixels_that_are_not_square_become_so(tmp_path: Path) -> None:
     for params, size in [(("-vf", "setsar=2/1"), (32, 96)), (("-vf", "setsar=1/2"), (32, 24))]:
         made.write_video(tmp_path / "a.mp4", made.pictures(np.zeros(3)), output_params=params)
         assert probe(tmp_path / "a.mp4").size == size
         assert next(decoded(tmp_path / "a.mp4"))[1].shape == (*size, 3)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_video_is_turned_as_it_says(degrees: int, tmp_path: Path) -> None:
+    """Telephones write what the sensor sees and say how to turn it; the frames are to stand as a person sees them."""
+    seen = np.zeros((4, 32, 48, 3), np.uint8)
+    seen[:, :16, :24], seen[:, 16:, :24] = 220, 110  # no two corners alike but the two on the right
+    made.write_video(tmp_path / "as_seen.mp4", seen)
+    turn = ["-display_rotation", str(degrees), "-i", str(tmp_path / "as_seen.mp4"), "-c", "copy"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *turn, str(tmp_path / "turned.mp4")], check=True)
+    upright = np.rot90(seen, degrees // 90, (1, 2))  # counterclockwise, as ffmpeg means it
+    shown = np.stack([frame for _, frame in decoded(tmp_path / "turned.mp4")])
+    assert probe(tmp_path / "turned.mp4").size == upright.shape[1:3]
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright).mean() < 5
 
 
 def test_a_table_of_text_means_what_it_says(tmp_path: Path) -> None:
@@ -301,11 +318,48 @@ def test_a_picture_in_a_table_that_is_none_is_named(params_only: Path, run: Run)
     for value, why in [
         ({"bytes": b"none", "path": None}, "row 14 cannot be read as a picture"),
         ({"bytes": None, "path": "/etc/passwd"}, "row 14: 'observation.images.front' holds no picture"),
+        (
+            {"bytes": made.encoded(np.zeros((32, 40, 3), np.uint8)), "path": None},
+            "row 14 has a picture of 32 x 40 pixels, row 12 of 32 x 48",
+        ),
     ]:
         rows[14]["observation.images.front"] = value
         pq.write_table(pa.Table.from_pylist(rows), table)
         message = refused(run, params_only, "lerobot3_images", root)
         assert why in message, message
+
+
+def test_a_video_whose_frames_change_size_is_refused(params_only: Path, run: Run) -> None:
+    """As a stream does whose camera was turned or set anew: here one transport stream behind another."""
+    root = params_only / "in"
+    for name, size in (("a", (32, 48)), ("b", (32, 64))):
+        made.write_video(root / f"{name}.ts", made.pictures(np.zeros(5, int), size))
+    (root / "a.ts").write_bytes((root / "a.ts").read_bytes() + (root / "b.ts").read_bytes())
+    (root / "b.ts").unlink()
+    made.write_table(root / "a.npz", made.play(10, 0))
+    message = refused(run, params_only, "videos", root, "--held-out-share", 0)
+    assert "a.ts, frame 5 is of 32 x 64 pixels, those before of 32 x 48: bring them to one size first" in message
+
+
+def test_lerobot_files_outside_of_the_data_set_are_not_read(params_only: Path, run: Run) -> None:
+    root = params_only / "in"
+    robots.lerobot3(root)
+    info = root / "meta/info.json"
+    good = json.loads(info.read_text())
+    for key, template in [
+        ("data_path", "/etc/{chunk_index}{file_index}"),
+        ("video_path", "/{video_key}"),
+        ("data_path", ".."),
+    ]:
+        info.write_text(json.dumps({**good, key: template}))
+        assert f"'{template}' is not a path inside the data set" in refused(run, params_only, "lerobot3", root)
+    info.write_text(json.dumps(good))
+    for inside in ("meta/episodes/chunk-000/file-000.parquet", "data/chunk-000/file-000.parquet"):
+        shutil.move(root / inside, params_only / "elsewhere.parquet")
+        (root / inside).symlink_to(params_only / "elsewhere.parquet")
+        assert f"{inside} is a link that leads out of" in refused(run, params_only, "lerobot3", root)
+        (root / inside).unlink()
+        shutil.move(params_only / "elsewhere.parquet", root / inside)
 
 
 def test_episodes_of_a_packed_file_can_be_read_in_any_order(tmp_path: Path) -> None:

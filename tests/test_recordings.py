@@ -113,6 +113,20 @@ def test_long_recordings_become_episodes_that_hold_every_step_once(sources: Path
     assert steps["whole"] == steps["pieces"]
 
 
+def test_a_last_episode_of_two_frames_is_one_too(params_only: Path, run: Run) -> None:
+    """What is left of a recording may be a single step; no step at all is left where its end is that of an episode."""
+    taken = made.videos(params_only / "in", (7, 11, 2))
+    store = collect(run, params_only, "videos", params_only / "in", "--max-frames", 6)
+    assert np.diff(store.episode_ends, prepend=0).tolist() == [6, 2, 6, 6, 2]
+    assert store.attributes["recordings"] == {"walk_0": 2, "walk_1": 2, "walk_2": 1}
+    steps = list[int]()
+    for episode in range(5):
+        rows = slice(*store.bounds(episode))
+        assert made.shown(np.asarray(store.frames[rows]))[1:].tolist() == keys(store)[rows][1:].tolist()
+        steps += keys(store)[rows][1:].tolist()
+    assert steps == [action for actions in taken for action in actions[:-1].tolist()]
+
+
 @pytest.mark.parametrize("kept", ["last", "all"])
 def test_skipped_frames_keep_the_actions_they_are_told_to(
     kept: str, sources: Path, params_only: Path, run: Run
@@ -399,12 +413,6 @@ def test_bad_minari_data_is_one_line(sources: Path, params_only: Path, run: Run,
         del data["episode_1/actions"]
         data["episode_1/actions"] = np.zeros(5, np.int64)
     assert "5 actions, 8 rewards" in refused(run, params_only, "minari", root)
-
-
-def test_unbounded_minari_actions_get_their_bounds_from_the_data(params_only: Path, run: Run) -> None:
-    made.minari(params_only / "in", box=True)
-    store = collect(run, params_only, "minari", params_only / "in")
-    assert (store.action_spec.kind, store.action_spec.low, store.action_spec.high) == ("box", (0.0,), (3.0,))
 
 
 def test_a_missing_package_is_named_with_its_extra(

@@ -76,18 +76,26 @@ def with_flat_actions(env: gym.Env) -> gym.Env:
     Raises:
         UserError: a space that cannot be flattened to numbers.
     """
-    space: gym.Space = env.action_space
-    flat: gym.Space | None = None
+    flat = flat_space(env.action_space)
+    return env if flat is env.action_space else FlatActions(env, flat)
+
+
+def flat_space(space: gym.Space) -> gym.Space:
+    """The space of flat actions; the very same one where they are flat already.
+
+    Raises:
+        UserError: a space that cannot be flattened to numbers.
+    """
     if isinstance(space, Dict | Tuple):
         refuse_others(space)
-        flat = FlatBox(space)
-    elif isinstance(space, Box) and len(space.shape) != 1:
-        flat = Box(space.low.reshape(-1), space.high.reshape(-1), dtype=space.dtype.type)
-    elif isinstance(space, MultiDiscrete) and space.nvec.ndim != 1:
-        flat = MultiDiscrete(space.nvec.reshape(-1), start=np.asarray(space.start).reshape(-1))
-    elif isinstance(space, MultiBinary) and len(space.shape) != 1:
-        flat = MultiBinary(int(np.prod(space.shape)))
-    return env if flat is None else FlatActions(env, flat)
+        return FlatBox(space)
+    if isinstance(space, Box) and len(space.shape) != 1:
+        return Box(space.low.reshape(-1), space.high.reshape(-1), dtype=space.dtype.type)
+    if isinstance(space, MultiDiscrete) and space.nvec.ndim != 1:
+        return MultiDiscrete(space.nvec.reshape(-1), start=np.asarray(space.start).reshape(-1))
+    if isinstance(space, MultiBinary) and len(space.shape) != 1:
+        return MultiBinary(int(np.prod(space.shape)))
+    return space
 
 
 def refuse_others(space: gym.Space) -> None:
@@ -116,15 +124,16 @@ def _nearest(space: gym.Space, flat: np.ndarray) -> np.ndarray:
 
 def describe(env: gym.Env) -> dict[str, Any] | None:
     """The action space that `with_flat_actions` has flattened, as JSON values; None where it had nothing to do."""
-    return _described(env.env.action_space) if isinstance(env, FlatActions) else None
+    return describe_space(env.env.action_space) if isinstance(env, FlatActions) else None
 
 
-def _described(space: gym.Space) -> dict[str, Any]:
+def describe_space(space: gym.Space) -> dict[str, Any]:
+    """A space that `flat_space` takes, as JSON values."""
     kind = type(space).__name__
     if isinstance(space, Dict):
-        return {"kind": kind, "spaces": [[name, _described(part)] for name, part in space.spaces.items()]}
+        return {"kind": kind, "spaces": [[name, describe_space(part)] for name, part in space.spaces.items()]}
     if isinstance(space, Tuple):
-        return {"kind": kind, "spaces": [_described(part) for part in space.spaces]}
+        return {"kind": kind, "spaces": [describe_space(part) for part in space.spaces]}
     if isinstance(space, Discrete):
         return {"kind": kind, "n": int(space.n), "start": int(space.start)}
     if isinstance(space, MultiDiscrete):

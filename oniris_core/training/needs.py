@@ -11,9 +11,10 @@ def refuse_large_batch(section: str, params: FitParams, clip: int, device: str) 
     Args:
         section: of the parameters.
         params: how many clips, in how many parts and processes. On a CPU these share the memory; a GPU is each one's own.
-        clip: bytes that one takes.
+        clip: bytes that one takes in float32; in bfloat16 it is at least half.
         device: `common.device`.
     """
     free, gpu = memory_of(device)
+    halved = params.precision == "bfloat16" or (params.precision == "auto" and gpu)
     at_once = max(params.batch // (params.accumulate * (params.processes if gpu else 1)), 1)
-    refuse_batch(clip, at_once, free, section, params.batch)
+    refuse_batch(clip // 2 if halved else clip, at_once, free, section, params.batch)

@@ -1,12 +1,14 @@
 """What files of strangers are asked before they are read: which entry holds the actions, how large it says it is."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.data.recordings.recording import MAX_BYTES
+from oniris_core.data.recordings.recording import MAX_BYTES, MAX_LINE, MAX_TEXT
 
 NAMES = ("actions", "action")
 
@@ -31,9 +33,25 @@ def refuse_absurd(shape: tuple[int, ...], dtype: np.dtype, where: str, most: int
 
 
 def refuse_large(path: Path) -> None:
-    """Raise UserError for a file of more bytes than MAX_BYTES, one that is read as a whole."""
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
+    """Raise UserError for a file of text of more bytes than MAX_TEXT."""
+    if path.stat().st_size > MAX_TEXT:
+        raise UserError(
+            f"{path} has {path.stat().st_size} bytes; at most {MAX_TEXT} of text are read: keep numbers as .npy or .parquet"
+        )
+
+
+def lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of a text, one by one.
+
+    Raises:
+        UserError: one of them has no end in sight.
+    """
+    row = 0
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE and not line.endswith("\n"):
+            raise UserError(f"{path}, line {row} has more than {MAX_LINE} characters, so it is no row of actions")
+        yield line
+        row += 1
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

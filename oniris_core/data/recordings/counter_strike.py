@@ -28,6 +28,7 @@ class CounterStrike:
     notes: tuple[str, ...] = ()
     frame_rate: float | None = FRAME_RATE
     declared: ActionSpec | None = ActionSpec("multi_binary", (1,) * COMPONENTS)
+    flattened_from = None
 
     def __init__(self, root: Path):
         found = [path for path in visible(root) if path.suffix.lower() in (".hdf5", ".h5")]

@@ -30,6 +30,7 @@ class LeRobot:
     """The episodes of a data set, seen through one camera."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
 
     def __init__(self, root: Path, action_key: str, camera: str):
         index = read_index(root, camera)
@@ -68,8 +69,14 @@ class LeRobot:
     def _frames(self, name: str) -> Iterator[np.ndarray]:
         place, start = self._places[name], self._rows(name)[0]
         if place.video is None:
+            size: tuple[int, ...] = ()
             for row, data in enumerate(pictures(place.table, self._camera, start, place.length), start):
-                yield picture(data, f"{place.table}, row {row}")
+                frame = picture(data, f"{place.table}, row {row}")
+                size = size or frame.shape[:2]
+                if frame.shape[:2] != size:
+                    raise UserError(f"{place.table}, row {row} has a picture of {frame.shape[0]} x {frame.shape[1]} pixels, row "
+                                    f"{start} of {size[0]} x {size[1]}: bring them to one size first")  # fmt: skip
+                yield frame
         elif not self._packed:
             yield from exactly((frame for _, frame in decoded(place.video)), place.length, place.video, place.table)
         else:

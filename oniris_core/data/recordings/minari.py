@@ -1,7 +1,8 @@
 """Minari data sets on this disk, HDF5 storage; nothing is ever downloaded and no environment is made.
 
 An episode has one observation more than actions: action i is taken at observation i and leads to observation i+1. The
-frames are the observations, or one entry of them where they are a dictionary.
+frames are the observations, or one entry of them where they are a dictionary. Actions of several dimensions, and those of
+Dict and Tuple spaces, become rows of numbers as an environment's do (`flat_actions`).
 """
 
 import json
@@ -15,6 +16,8 @@ import numpy as np
 from oniris_core.common.errors import UserError
 from oniris_core.common.optional import optional
 from oniris_core.data.actions import ActionSpec, action_spec
+from oniris_core.data.flat_actions import FlatBox, describe_space, flat_space
+from oniris_core.data.recordings.checks import refuse_large
 from oniris_core.data.recordings.hdf5 import dataset, open_hdf5, refuse_foreign, values
 from oniris_core.data.recordings.recording import MAX_BYTES, MAX_PIXELS, Files, Recording
 from oniris_core.data.recordings.spaces import numbers
@@ -34,6 +37,7 @@ class Minari:
         for path in (described, self._file):
             if not path.is_file():
                 raise UserError(f"{path} is missing, so {root} is not a Minari data set with HDF5 storage")
+        refuse_large(described)
         try:
             metadata = json.loads(described.read_bytes())
             if not {"observation_space", "action_space"} <= set(
@@ -55,8 +59,10 @@ class Minari:
             raise UserError(f"{root} holds no episodes")
         self._camera, self.cameras = _image(spaces, camera, root)
         self._size: tuple[int, int] = (spaces[self._camera] if self._camera else spaces).shape[:2]
-        bounded = not isinstance(space, gym.spaces.Box) or bool(space.is_bounded())
-        self.declared: ActionSpec | None = action_spec(space) if bounded else None
+        self._space, self._flat = space, flat_space(space)
+        self.flattened_from = None if self._flat is space else describe_space(space)
+        bounded = not isinstance(self._flat, gym.spaces.Box) or bool(self._flat.is_bounded())
+        self.declared: ActionSpec | None = action_spec(self._flat) if bounded else None
         self._index = {f"episode_{index}": index for index in indices}
         self.files = Files(root, dict.fromkeys(self._index, (self._file,)), (described,))
 
@@ -64,9 +70,28 @@ class Minari:
         return self._size
 
     def actions(self, name: str) -> np.ndarray:
+        where = f"{self._file}, {name}"
         with open_hdf5(self._file) as file:
-            found = dataset(file, f"{name}/actions", self._file)
-            return numbers(values(found), f"{self._file}, {name}")
+            if isinstance(self._flat, FlatBox):
+                return numbers(self._flattened(_leaves(file, f"{name}/actions", self._space, self._file), where), where)
+            found = values(dataset(file, f"{name}/actions", self._file))
+        if found.shape[1:] != self._space.shape:
+            raise UserError(f"{where}: actions of shape {found.shape}, but the action space is {self._space}")
+        return numbers(found.reshape(len(found), -1) if self.flattened_from else found, where)
+
+    def _flattened(self, leaves: Any, where: str) -> np.ndarray:
+        """Actions of a Dict or Tuple, whose parts are kept apart, as one row of numbers each."""
+        assert isinstance(self._flat, FlatBox)
+        lengths = {len(part) for part in _parts(leaves)}
+        if len(lengths) != 1:
+            raise UserError(f"{where}: the parts of its actions have {sorted(lengths)} rows; they must have as many each")
+        rows = np.zeros((lengths.pop(), *self._flat.shape), np.float32)
+        for row in range(len(rows)):
+            try:
+                rows[row] = self._flat.flat(_at(leaves, row))
+            except UserError as error:
+                raise UserError(f"{where}, row {row}: {error}") from None
+        return rows
 
     def read(self, name: str) -> Recording:
         actions = self.actions(name)
@@ -95,6 +120,29 @@ class Minari:
         if len(frames) != count:
             raise UserError(f"{self._file}, {name} has {len(frames)} frames, but {count - 1} actions need {count}")
         yield from frames
+
+
+def _leaves(file: Any, name: str, space: gym.Space, path: Path) -> Any:
+    """The arrays of a space's parts, one row an action, nested as the space is."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _leaves(file, f"{name}/{key}", part, path) for key, part in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(_leaves(file, f"{name}/_index_{i}", part, path) for i, part in enumerate(space.spaces))
+    return values(dataset(file, name, path))
+
+
+def _parts(leaves: Any) -> Iterator[np.ndarray]:
+    if isinstance(leaves, np.ndarray):
+        yield leaves
+    else:
+        for part in leaves.values() if isinstance(leaves, dict) else leaves:
+            yield from _parts(part)
+
+
+def _at(leaves: Any, row: int) -> Any:
+    if isinstance(leaves, dict):
+        return {key: _at(part, row) for key, part in leaves.items()}
+    return tuple(_at(part, row) for part in leaves) if isinstance(leaves, tuple) else leaves[row]
 
 
 def _image(space: gym.Space, camera: str, root: Path) -> tuple[str, tuple[str, ...]]:

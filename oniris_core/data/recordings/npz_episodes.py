@@ -27,6 +27,7 @@ class NpzEpisodes:
     """The episodes in the .npz files below a folder."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
     frame_rate: float | None = None
 
     def __init__(self, root: Path, action_key: str, camera: str):

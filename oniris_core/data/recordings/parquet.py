@@ -13,7 +13,10 @@ from oniris_core.data.recordings.checks import pick
 from oniris_core.data.recordings.recording import MAX_BYTES
 
 BATCH = 16
-"""Rows with a picture in them that are held at once."""
+"""Rows with a picture in them that are held at once, unless they might be large."""
+
+MAX_VALUES = 2**27
+"""Numbers in a column of a file. What they take in the file says nothing: a billion times the same number takes a few bytes."""
 
 
 @contextlib.contextmanager
@@ -84,8 +87,9 @@ def pictures(path: Path, column: str, start: int, count: int) -> Iterator[bytes]
         if end > row:
             raise UserError(f"{path} has {row} rows, but rows {start} to {end - 1} are asked for")
         for group, row in groups:
-            _refuse_absurd(file, path, [group], [column])
-            for batch in file.iter_batches(batch_size=BATCH, row_groups=[group], columns=[column]):
+            most = _refuse_absurd(file, path, [group], [column])  # bytes of a cell: a dictionary may repeat a large one
+            rows = max(min(BATCH, 2**28 // max(most, 1)), 1)
+            for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
                 for cell in batch.column(0):
                     if start <= row < end:
                         value = cell.as_py()
@@ -106,16 +110,21 @@ def _numeric(file: Any, name: str) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
-def _refuse_absurd(file: Any, path: Path, groups: list[int], columns: list[str]) -> None:
-    declared = sum(
-        file.metadata.row_group(g).column(c).total_uncompressed_size
-        for g in groups
-        for c in range(file.metadata.num_columns)
-        if file.metadata.row_group(g).column(c).path_in_schema.split(".")[0] in {name.split(".")[0] for name in columns}
-    )
-    rows = file.metadata.num_rows
-    if declared > MAX_BYTES or rows > MAX_BYTES // 8:
+def _refuse_absurd(file: Any, path: Path, groups: list[int], columns: list[str]) -> int:
+    """The bytes that columns take in some row groups, by what the file declares; UserError if they or their numbers are too many."""
+    names, declared, values = {name.split(".")[0] for name in columns}, 0, dict[str, int]()
+    for group in groups:
+        for index in range(file.metadata.num_columns):
+            found = file.metadata.row_group(group).column(index)
+            if found.path_in_schema.split(".")[0] in names:
+                declared += found.total_uncompressed_size
+                values[found.path_in_schema] = values.get(found.path_in_schema, 0) + found.num_values
+    rows, most = file.metadata.num_rows, max(values.values(), default=0)
+    if declared > MAX_BYTES:
         raise UserError(f"{path} declares {rows} rows of {declared} bytes in all; at most {MAX_BYTES} are read")
+    if max(most, rows) > MAX_VALUES:
+        raise UserError(f"{path} declares {most} values in {rows} rows of a column; at most {MAX_VALUES} are read")
+    return declared
 
 
 def _columns(file: Any, path: Path, wanted: list[str]) -> dict[str, np.ndarray]:
@@ -126,6 +135,18 @@ def _columns(file: Any, path: Path, wanted: list[str]) -> dict[str, np.ndarray]:
         if column.null_count:
             row = next(i for i, cell in enumerate(column) if not cell.is_valid)
             raise UserError(f"{path}, row {row}: column '{name}' has {column.null_count} empty cells")
-        values = column.to_pylist() if column.type.num_fields else column.to_numpy()
-        found[name] = np.array(values)
+        found[name] = _array(column.combine_chunks()) if column.type.num_fields else column.to_numpy()
     return found
+
+
+def _array(column: Any) -> np.ndarray:
+    """Equally long lists of numbers, or of such lists, as an array; without making a Python object of each of them."""
+    compute = optional("pyarrow.compute", "recordings", "reading parquet files")
+    shape = [len(column)]
+    while column.type.num_fields:
+        lengths = compute.unique(compute.list_value_length(column)).to_pylist()
+        if len(lengths) > 1 or None in lengths:
+            raise ValueError(f"lists of different lengths: {sorted(map(str, lengths))}")
+        shape.append(lengths[0] if lengths else 0)
+        column = column.flatten()
+    return np.asarray(column.to_numpy(zero_copy_only=False)).reshape(shape)

@@ -30,6 +30,7 @@ class Pictures:
     """The folders with pictures below a folder, or that folder itself."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
     frame_rate: float | None = None
     cameras: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,12 @@ from oniris_core.data.actions import ActionSpec
 
 MAX_BYTES = 4 * 2**30
 """No array of a recording may declare more than this: whoever wrote the file does not decide over our memory."""
+
+MAX_TEXT = 2**27
+"""Bytes of a file of text, which takes far more room once it is read: an hour of sixty actions a second, fifty numbers each."""
+
+MAX_LINE = 2**20
+"""Characters of a line of text."""
 
 MAX_PIXELS = 2**26
 """Of one frame; twice an 8K picture."""
@@ -97,6 +103,10 @@ class Source(Protocol):
     declared: ActionSpec | None
     cameras: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def flattened_from(self) -> dict[str, Any] | None:
+        """The space whose actions are laid out as rows of numbers, as `flat_actions.describe_space` says it; mostly None."""
 
     def size(self, name: str) -> tuple[int, int]:
         """Height and width of a recording's frames, pixels, without reading them all."""

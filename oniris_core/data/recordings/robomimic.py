@@ -24,6 +24,7 @@ class Robomimic:
     """The demonstrations in the .hdf5 files below a folder, seen through one camera."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
     frame_rate: float | None = None
 
     def __init__(self, root: Path, action_key: str, camera: str):

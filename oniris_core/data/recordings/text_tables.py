@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.data.recordings.checks import NAMES, pick, refuse_large
+from oniris_core.data.recordings.checks import NAMES, lines_of, pick, refuse_large
 
 WHOLE = re.compile(r"[+-]?\d+")
 COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -37,7 +38,7 @@ def read_csv(path: Path, key: str) -> np.ndarray:
         if key:
             raise UserError(f"{path} has no header, so no column '{key}': leave collect.recording_action_key empty")
         chosen, width, number, before = list(range(len(first))), len(first), 0, [first]
-    values, whole = list[list[float]](), True
+    values, whole = array("d"), True
     for row in (*before, *rows) if before else rows:
         if len(row) != width:
             raise UserError(
@@ -50,11 +51,11 @@ def read_csv(path: Path, key: str) -> np.ndarray:
                 why = "has a decimal comma; write 0.5, not 0,5" if COMMA.fullmatch(cell) else "is not a number"
                 raise UserError(f"{path}, row {number}: '{cell[:40]}' {why}")
         whole = whole and all(WHOLE.fullmatch(cell) for cell in wanted)
-        values.append([value for value in found if value is not None])
+        values.extend(value for value in found if value is not None)
         number += 1
     if not values:
         raise UserError(f"{path} has a header, but no rows: one row of actions a frame is needed")
-    table = np.array(values, np.float64)
+    table = np.array(values).reshape(-1, len(chosen))
     table = table.astype(np.int64) if whole and np.abs(table).max() < 2**53 else table
     return table[:, 0] if table.shape[1] == 1 and not key.count(",") else table
 
@@ -83,10 +84,10 @@ def _cells(path: Path) -> Iterator[list[str]]:
     refuse_large(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            line = file.readline(2**20)
+            first = next(lines_of(file, path), "")
             file.seek(0)
-            mark = next((mark for mark in ("\t", ";") if mark in line), ",")
-            for row in csv.reader(file, delimiter=mark):
+            mark = next((mark for mark in ("\t", ";") if mark in first), ",")
+            for row in csv.reader(lines_of(file, path), delimiter=mark):
                 if row:
                     yield [cell.strip() for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -126,7 +127,7 @@ def read_jsonl(path: Path, key: str) -> np.ndarray:
 def _lines(path: Path, key: str) -> Iterator[Any]:
     try:
         with path.open(encoding="utf-8") as file:
-            for row, line in enumerate(file):
+            for row, line in enumerate(lines_of(file, path)):
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError):

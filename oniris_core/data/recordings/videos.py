@@ -21,6 +21,7 @@ class Videos:
     """The videos below a folder."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
     cameras: tuple[str, ...] = ()
 
     def __init__(self, root: Path, action_key: str):

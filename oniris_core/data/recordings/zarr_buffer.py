@@ -13,7 +13,7 @@ import numpy as np
 
 from oniris_core.common.errors import UserError
 from oniris_core.data.actions import ActionSpec
-from oniris_core.data.recordings.checks import NAMES, refuse_absurd, visible
+from oniris_core.data.recordings.checks import NAMES, refuse_absurd, refuse_large, visible
 from oniris_core.data.recordings.frames import array_size, as_rgb, said_of_array
 from oniris_core.data.recordings.recording import Files, Recording
 from oniris_core.data.recordings.spaces import numbers
@@ -36,6 +36,7 @@ class ZarrBuffer:
     """The episodes of a buffer, or of the buffers in a folder."""
 
     declared: ActionSpec | None = None
+    flattened_from = None
     frame_rate: float | None = None
 
     def __init__(self, root: Path, action_key: str, camera: str):
@@ -123,6 +124,7 @@ def _array(buffer: Path, name: str) -> Any:
     folder = buffer / name
     for described in (folder / ".zarray", folder / "zarr.json"):
         if described.is_file():
+            refuse_large(described)
             try:
                 text = described.read_text()
                 value = json.loads(text)
