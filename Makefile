@@ -36,8 +36,9 @@ demo: $(READY)
 	$(BIN)/python -m stages.render $(DEMO) --episode-store $(DEMO_OUT)/episodes.zarr --latent-store $(DEMO_OUT)/latents.zarr \
 		--vae demo/vae --world demo/world --out $(DEMO_OUT)/renders --report $(DEMO_OUT)/report
 
+# Two processes with a thread each: networks as small as those of the tests gain nothing from a second thread.
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

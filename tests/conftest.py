@@ -45,6 +45,15 @@ def pytest_configure() -> None:
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
 
 
+LONGEST = ("test_pipeline", "test_engine", "test_measures", "test_gpu_benchmark", "test_training", "test_kills")
+"""Begun first where several processes share the files: else the last to be begun keeps one of them waiting for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _same_threads() -> None:
     import torch
@@ -86,7 +95,7 @@ def run_stage(folder: Path, name: str, *options: object) -> Result:
 
 def start(folder: Path, stage: str, *options: str) -> "subprocess.Popen[str]":
     """Start a stage as a process of its own in `folder`; its stderr is a pipe."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(THREADS)}
     command = [sys.executable, "-m", f"stages.{stage}", *options]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -410,16 +411,26 @@ def test_another_environment_by_hand(params_only: Path, run: Run) -> None:
     assert store.attributes["env_id"] == "Acrobot-v1"
 
 
+SIXTY = ("--episodes", "60", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_params: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a store that was collected without a stop."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(tiny_params / "params.yaml", folder)
+    with start(folder, "collect", *SIXTY, "--out", "a.zarr") as process:
+        process.communicate()
+    assert process.returncode == 0
+    return tree(folder / "a.zarr")
+
+
 @pytest.mark.pipeline
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_collect_keeps_its_episodes_and_leaves_no_worker(
-    number: int, exit_code: int, params_only: Path
+    number: int, exit_code: int, params_only: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    options = ("--episodes", "60", "--workers", "2")
-    with start(params_only, "collect", *options, "--out", "a.zarr") as process:
-        process.communicate()
-    assert process.returncode == 0
-    with start(params_only, "collect", *options, "--out", "b.zarr") as process:
+    with start(params_only, "collect", *SIXTY, "--out", "b.zarr") as process:
         while len(waiting := list(params_only.glob("runs/collect/*/*/episode_*.npz"))) < 5:
             assert process.poll() is None
             time.sleep(0.02)
@@ -429,14 +440,14 @@ def test_a_stopped_collect_keeps_its_episodes_and_leaves_no_worker(
     assert "Traceback" not in said
     assert not (params_only / "b.zarr").exists()
     times = {file: file.stat().st_mtime_ns for file in waiting}
-    with start(params_only, "collect", *options, "--out", "b.zarr") as process:
+    with start(params_only, "collect", *SIXTY, "--out", "b.zarr") as process:
         while process.poll() is None:  # what was finished is not played again
             for file, when in times.items():
                 with contextlib.suppress(FileNotFoundError):  # success removes them
                     assert file.stat().st_mtime_ns == when
             time.sleep(0.05)
         assert process.returncode == 0
-    assert tree(params_only / "a.zarr") == tree(params_only / "b.zarr")
+    assert tree(params_only / "b.zarr") == undisturbed
 
 
 @pytest.mark.pipeline

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,8 +26,9 @@ from oniris_core.training.state import TrainState
 from oniris_core.training.stopwatch import spent, summary
 from oniris_core.training.vae import VaeTrainer
 from oniris_core.training.world import WorldTrainer
-from tests.conftest import ROOT, Run, one_thread, start, tree
+from tests.conftest import ROOT, Run, start, tree
 from tests.project import defaults
+from tests.zygote import fork, free_port, linux_only, run_stage_as_process, run_stage_as_rank
 
 OUTPUT = {"train_vae": "models/vae", "train": "models/world"}
 
@@ -51,12 +53,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+@linux_only
 @pytest.mark.pipeline
 @pytest.mark.parametrize("stage", ["train_vae", "train"])
-def test_two_processes_make_the_weights_that_one_makes(
-    stage: str, tiny_pipeline: Path, tmp_path: Path, run: Run
-) -> None:
-    """Each with half of the clips, in one part or two, over 20 steps."""
+def test_two_processes_make_the_weights_that_one_makes(stage: str, tiny_pipeline: Path, tmp_path: Path) -> None:
+    """Each with half of the clips, in one part or two, over 20 steps. How they are launched, the next tests show."""
     options = ["--steps", "20", "--batch", "4", "--threads", "1", "--checkpoint-every", "100"]
     if stage == "train_vae":
         options += ["--adversarial-weight", "0.1", "--adversarial-start", "10"]
@@ -65,16 +66,17 @@ def test_two_processes_make_the_weights_that_one_makes(
         for processes in (1, 2):
             out, report = tmp_path / f"{parts}{processes}", tmp_path / f"r{parts}{processes}"
             these = [*options, "--processes", processes, "--accumulate", parts, "--out", out, "--report", report]
+            said, port = [tmp_path / f"said{rank}.txt" for rank in range(processes)], free_port()
+            work = tiny_pipeline, stage, tuple(map(str, these))
             if processes == 1:
-                with one_thread():
-                    result = run(tiny_pipeline, stage, *these)
-                code, said = result.exit_code, result.output
+                ranks = [fork(run_stage_as_process, *work, *said)]
             else:
-                with start(tiny_pipeline, stage, *map(str, these)) as process:
-                    _, said = process.communicate()
-                code = process.returncode
-            assert code == 0, said
-            assert said.count(f"{out}: ") == 1  # only one of them speaks
+                ranks = [fork(run_stage_as_rank, rank, 2, port, *work, said[rank]) for rank in range(2)]
+            for rank in ranks:
+                rank.join()
+            assert {rank.exitcode for rank in ranks} == {0}, [file.read_text() for file in said]
+            assert said[0].read_text().count(f"{out}: ") == 1
+            assert not any(file.read_text() for file in said[1:])  # only one of them speaks
             made[processes] = weights(out)
         assert made[1].keys() == made[2].keys()
         for name, value in made[1].items():
@@ -89,12 +91,12 @@ def test_two_processes_make_the_weights_that_one_makes(
 
 @pytest.mark.pipeline
 def test_what_several_processes_cannot_share_is_refused_in_one_line(tiny_pipeline: Path, run: Run) -> None:
-    options = ("--batch", "4", "--processes", "3", "--threads", "1", "--out", "no", "--report", "nor")
+    options = ("--batch", "3", "--processes", "2", "--threads", "1", "--out", "no", "--report", "nor")
     with start(tiny_pipeline, "train", *options) as process:
         _, said = process.communicate()
     assert process.returncode == 2, said
     (error,) = [line for line in said.splitlines() if "error" in line]
-    assert error.startswith("oniris: error: train.batch = 4 must be a multiple of 3: ")
+    assert error.startswith("oniris: error: train.batch = 3 must be a multiple of 2: ")
     assert "Traceback" not in said
     result = run(tiny_pipeline, "train_vae", "--batch", "6", "--accumulate", "4", "--out", "no", "--report", "nor")
     assert result.exit_code == 2
@@ -117,6 +119,7 @@ def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(pipeline: Path
     with start(pipeline, "train", *options) as process:
         while not (found := list(pipeline.glob("runs/train/*/*/step_*.json"))):
             assert process.poll() is None
+            time.sleep(0.02)
         ranks = [int(pid) for pid in (Path(f"/proc/{process.pid}/task/{process.pid}/children")).read_text().split()]
         assert len(ranks) == 2
         os.kill(ranks[1], 9)
@@ -157,12 +160,12 @@ def test_torchrun_as_the_readme_says(pipeline: Path) -> None:
 @pytest.mark.parametrize("stage", ["train_vae", "train"])
 def test_half_precision_and_compiled_networks_train(stage: str, tiny_pipeline: Path, tmp_path: Path, run: Run) -> None:
     def metrics(*options: str) -> dict[str, torch.Tensor]:
-        out = tmp_path / "-".join(options or ("plain",))
+        out = tmp_path / "-".join(options)
         result = run(tiny_pipeline, stage, *options, "--out", out, "--report", f"{out}r")
         assert result.exit_code == 0, result.output
         return weights(out)
 
-    plain, half = metrics(), metrics("--precision", "bfloat16")
+    plain, half = weights(tiny_pipeline / OUTPUT[stage]), metrics("--precision", "bfloat16")
     compiled = torch.compile
     with patch(
         "torch.compile", lambda module, **_: compiled(module, backend="eager", dynamic=False)

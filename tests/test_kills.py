@@ -14,7 +14,7 @@ from tests.conftest import tree
 from tests.test_training import OUTPUT, report
 from tests.zygote import cpu_seconds, fork, linux_only, run_stage_as_process
 
-KILLS, STEPS = 20, 50
+KILLS, STEPS = 8, 30
 PHASES = "before the first checkpoint", "between two checkpoints", "after the last checkpoint"
 
 
@@ -59,7 +59,7 @@ def test_killed_at_random_moments_and_rerun_gives_the_same_bytes(stage: str, pip
     undisturbed = tree(out), report(told)
     code = None
     while phases.total() < KILLS or code != 0:
-        # At random within each twentieth of its length, later and later: what is done is not done again.
+        # At random within each eighth of its length, later and later: what is done is not done again.
         moment = (phases.total() + draw.random()) / KILLS * length
         fresh = code is None or code == 0
         code, used = attempt(moment if phases.total() < KILLS else math.inf)

@@ -68,7 +68,7 @@ class Writer:
 
 
 class Episodes(Writer):
-    stride, kills = 8, 4  # what writes latents writes them too, and there every operation is tried
+    stride, kills = 24, 12  # what writes latents writes them too, and there every operation is tried
 
     def write(self, folder: Path, state: int) -> None:
         rows, zeros = 3, np.zeros(3, np.float32)

@@ -13,6 +13,7 @@ import os
 import pkgutil
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -62,8 +63,20 @@ def run_stage_as_process(folder: Path, stage: str, options: tuple[str, ...], sai
         (vae_pictures, "fidelity_figure"), (vae_pictures, "latent_histograms"), (vae_pictures, "vae_dashboard"),
     ):  # fmt: skip
         setattr(module, name, lambda *_: Figure(figsize=(0.1, 0.1)))  # most of a tiny training would go into them
-    sys.stderr = said.open("w")
+    sys.stderr = said.open("w", buffering=1)
     APPS[stage](list(options))
+
+
+def run_stage_as_rank(rank: int, world: int, port: int, *arguments: Any) -> None:
+    """What a launcher starts: the same as one of `world` processes, which meet at a port of this machine."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "localhost", **{name: str(value) for name, value in places.items()}}
+    run_stage_as_process(*arguments)
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
 
 
 def cpu_seconds(process: ForkServerProcess, until: float) -> float:

@@ -50,7 +50,7 @@ def check(results: Results, device: torch.device, tiny: bool) -> bool:
         ("attention, float32", lambda: _attention(results, device, torch.float32, (12, 64, 32, 16))),
         ("attention, bfloat16", lambda: _attention(results, device, torch.bfloat16, (12, 64, 32, 16))),
         ("network", lambda: _network(results, device)),
-        ("rollouts", lambda: _rollouts(results, device, 4 if tiny else 64)),
+        ("rollouts", lambda: _rollouts(results, device, *((2, 3) if tiny else (64, 8)))),
         ("attention, bfloat16, window of 3", lambda: _attention(results, device, torch.bfloat16, (32, 16, 64, 3))),
         ("replayed", lambda: _replayed(results, device)),
         ("compiled", lambda: _compiled(results, device, (Forecaster,) if tiny else (Block, Forecaster))),
@@ -127,7 +127,7 @@ def _network(results: Results, device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def _rollouts(results: Results, device: torch.device, batch: int) -> bool:
+def _rollouts(results: Results, device: torch.device, batch: int, latents: int) -> bool:
     """Row 0 of a batch and the same rollout alone, by trained weights: an untrained network makes much of any rounding."""
     form = load_world(DEMO, device=device).form
     c, generator = form.config, torch.Generator().manual_seed(1)
@@ -138,8 +138,11 @@ def _rollouts(results: Results, device: torch.device, batch: int) -> bool:
     made = []
     for rows in (1, batch):
         state = prefill(form, x[:rows].expand(-1, 4, -1, -1, -1), actions[:rows], has_action[:rows], sampler)
-        made.append(torch.stack(list(generate(form, state, [actions[:rows, -1]] * 8, sampler, list(range(rows)))), 1))
-    return results.at_most(f"rollout of 8 latent frames, batch 1 against {batch}", error(made[0], made[1][:1]), 1e-3)
+        coming = [actions[:rows, -1]] * latents
+        made.append(torch.stack(list(generate(form, state, coming, sampler, list(range(rows)))), 1))
+    return results.at_most(
+        f"rollout of {latents} latent frames, batch 1 against {batch}", error(made[0], made[1][:1]), 1e-3
+    )
 
 
 def _batch(clean: Frames, sigma: Tensor) -> WorldBatch:

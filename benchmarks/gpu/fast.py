@@ -52,7 +52,7 @@ def measure(results: Results, device: torch.device, tiny: bool, base: Path) -> N
             works.append((how, partial(_training, results, name, base, device, rate, compiled)))
     works += [
         ("clip lengths", partial(_clip_lengths, results, gpu64, device, (4, 8) if tiny else (8, 16, 32, 64, 128))),
-        ("generation", partial(_generation, results, gpu64, device, (1, 4) if tiny else (1, 64, 512))),
+        ("generation", partial(_generation, results, gpu64, device, (2,) if tiny else (1, 64, 512))),
         ("long rollout", partial(_long_rollout, results, gpu64, device, 20 if tiny else 2500)),
     ]
     for name, work in works:
