@@ -13,7 +13,7 @@ from oniris_core.common.errors import UserError
 from oniris_core.common.naming import nearest
 from oniris_core.config.base import Params
 
-SECTIONS = ("common", "collect", "train_vae", "encode", "train", "render")
+SECTIONS = ("common", "collect", "train_vae", "encode", "train", "render", "play")
 
 P = TypeVar("P", bound=Params)
 
