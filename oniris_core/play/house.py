@@ -102,7 +102,7 @@ def measured(
         moment, _ = stepper.begin(start.frames[None, :rows], start.actions[None, :rows])
         actions = start.actions[None, rows - stepper.group : rows]
         took = list[float]()
-        while len(took) < 3 or (time.perf_counter() < until and len(took) < 32):
+        while len(took) < 2 or (time.perf_counter() < until and len(took) < 32):
             before = time.perf_counter()
             moment, _ = stepper.step(moment, actions, [0])
             took.append(time.perf_counter() - before)
