@@ -54,7 +54,9 @@ def app(
         device = pick_device(settings.common.device, settings.common.threads or 1)
         model, codec = load_world(world, rendering.ema_width, device), Codec(*load_vae(vae, device))
         if codec.identity != model.vae_identity:
-            raise UserError(f"{world} belongs to VAE {model.vae_identity[:12]}, but {vae} is {codec.identity[:12]}: run `dvc repro`")
+            raise UserError(
+                f"{world} belongs to VAE {model.vae_identity[:12]}, but {vae} is {codec.identity[:12]}: run `dvc repro`"
+            )
         house = open_house(model, codec, rendering, found, params, recordings, str(starts))
         if house.no_truth:
             say(f"note: the true simulator is not shown: {house.no_truth}")

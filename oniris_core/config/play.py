@@ -17,7 +17,9 @@ class PlayParams(Params):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(description="port to serve at; 0: any that is free")
     players: Positive = Field(description="pages that may play at once; they share one model")
     episodes: Positive = Field(description="episodes offered to start from, or as many as there are")
-    context_latents: Positive = Field(description="true latent frames a dream starts from, unless the player says otherwise")
+    context_latents: Positive = Field(
+        description="true latent frames a dream starts from, unless the player says otherwise"
+    )
     quality: Literal["auto", "fast", "fine"] = Field(
         description="fine: as render samples; fast: as many solver steps as reach real time; auto: fine if that reaches it"
     )

@@ -127,13 +127,13 @@ class Beside:
         self._played.append(actions)
         self._errors.append(error)
         if dream is self._dream and self._is_beside(dream) and len(self._played) == dream.at:
+            # After a way back all of the errors, else the new one.
+            begin = 0 if is_behind or len(self._errors) == 1 else len(self._errors) - 1
             header = {
                 "t": "truth", "at": dream.at, "count": dream.group, "ended": truth.ended,
-                "terminated": truth.steps[-1].terminated, "reward": round(truth.reward, 2),
-                # After a way back all of them, else the new one.
-                "from": 0 if is_behind or len(self._errors) == 1 else len(self._errors) - 1,
+                "terminated": truth.steps[-1].terminated, "reward": round(truth.reward, 2), "from": begin,
+                "errors": [None if e is None else round(e, 2) for e in self._errors[begin:]],
             }  # fmt: skip
-            header["errors"] = [None if e is None else round(e, 2) for e in self._errors[header["from"] :]]
             self._tell("truth", protocol.packed(header, frames))
         return True
 

@@ -11,7 +11,7 @@ from oniris_core.data.actions import ActionSpec
 _ARROWS = {"left": "ArrowLeft", "right": "ArrowRight", "up": "ArrowUp", "down": "ArrowDown"}
 _LETTERS = {"left": "KeyA", "right": "KeyD", "up": "KeyW", "down": "KeyS"}
 
-# (label, where it lies) of each choice; where is also the key and the part of a gamepad; "" is what is done when no key is pressed.
+# (label, where it lies) of each choice; where is also the key and the part of a gamepad; "": when no key is pressed.
 _NAMED: dict[str, tuple[tuple[str, str], ...]] = {
     # The engine on the left is the one that pushes to the left, as it turns the lander.
     "LunarLander": (("nothing", ""), ("left", "left"), ("main engine", "up"), ("right", "right")),
@@ -46,7 +46,10 @@ def controls(env_id: str | None, spec: ActionSpec, meanings: tuple[str, ...] = (
         return [{"kind": "switch", "label": f"{i + 1}", "keys": [_digit(i)]} for i in range(len(spec.sizes))]
     if spec.kind == "discrete":
         return [_choices("action", spec.sizes[0], spec.start[0], _named(name, spec.sizes[0], meanings))]
-    return [_choices(f"{i + 1}", size, start, None) for i, (size, start) in enumerate(zip(spec.sizes, spec.start, strict=True))]
+    return [
+        _choices(f"{i + 1}", size, start, None)
+        for i, (size, start) in enumerate(zip(spec.sizes, spec.start, strict=True))
+    ]
 
 
 def resting(spec: ActionSpec, found: list[dict[str, Any]]) -> Any:

@@ -19,7 +19,7 @@ from oniris_core.sampling.stepper import Stepper
 MEASURED_S = 2.0
 """How long the model is measured before the first dream."""
 SHARE = 0.8
-"""Of the time that a latent frame lasts the model may need this much to be called real time: the rest is for everything else."""
+"""Of the time that a latent frame lasts the model may need this much to be in real time: the rest is for everything else."""
 
 
 @dataclass(frozen=True)

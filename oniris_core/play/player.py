@@ -1,6 +1,7 @@
 """One player: what is asked is done one after the other, between two latent frames; no two players share a state."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -118,10 +119,8 @@ class Player:
                 if wait > 0 and not self._steps:
                     # As late as possible: what is pressed until then counts.
                     self._changed.clear()
-                    try:
+                    with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), wait)
-                    except TimeoutError:
-                        pass
                     continue
                 await self._dream()
                 period = self._house.latent_seconds / self._times
@@ -235,7 +234,13 @@ class Player:
             kind: collect_command(house.folder, kind, house.spec, house.starts.frame_size, house.starts.frame_rate)
             for kind in saved.files if kind != "videos"
         }  # fmt: skip
-        about = {"t": "saved", "number": saved.number, "files": names, "commands": commands, "frames": len(dreamt.frames)}
+        about = {
+            "t": "saved",
+            "number": saved.number,
+            "files": names,
+            "commands": commands,
+            "frames": len(dreamt.frames),
+        }
         self._say("saved", json.dumps(about))
 
     # What the page is told.
@@ -277,7 +282,7 @@ class Player:
 
 
 def played(session: Session) -> Played:
-    """A dream as an episode: the true frames of its context, then what was dreamt (of futures the first); what is forgotten is left out."""
+    """A dream as an episode: the true frames of its context, then what was dreamt (of futures the first) and is remembered."""
     rows = 1 + session.latents * session.group
     remembered = range(session.first, session.at)
     frames = [session.frames(number)[0] for number in remembered]

@@ -150,7 +150,11 @@ def action_of(value: Any, spec: ActionSpec) -> np.ndarray:
         raise ValueError(f"an action of shape {list(np.shape(value))}, not {list(shape)}")
     if spec.kind == "box":
         action = np.array(value, np.float32)
-        if not np.isfinite(action).all() or (action < np.float32(spec.low)).any() or (action > np.float32(spec.high)).any():
+        if (
+            not np.isfinite(action).all()
+            or (action < np.array(spec.low, np.float32)).any()
+            or (action > np.array(spec.high, np.float32)).any()
+        ):
             raise ValueError(f"an action outside {list(spec.low)} to {list(spec.high)}")
         return action
     whole = value if isinstance(value, list) else [value]

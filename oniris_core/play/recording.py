@@ -1,9 +1,9 @@
 """What was played, as files: a video to look at, and episodes that `collect` reads (docs/recordings.md, source npz).
 
-    recordings/
-      videos/0001.mp4        what was seen: the dream, and the truth to its right
-      dream/0001.npz         the episode as it was dreamt
-      simulator/0001.npz     the episode as it truly went, up to its end
+recordings/
+  videos/0001.mp4        what was seen: the dream, and the truth to its right
+  dream/0001.npz         the episode as it was dreamt
+  simulator/0001.npz     the episode as it truly went, up to its end
 """
 
 import io
@@ -24,7 +24,7 @@ _NAMES = 10_000
 
 @dataclass(frozen=True)
 class Played:
-    """An episode that was played, from its reset on: T frames. Row i: a frame and the action that led to it; row 0's is a filler.
+    """An episode that was played, T frames from its reset on. Row i: a frame and the action that led to it; row 0: a filler.
 
     Attributes:
         frames: uint8 [T, H, W, 3].
@@ -79,7 +79,9 @@ def save(folder: Path, dream: Played, truth: Played | None, frames_per_second: f
     return Saved(number, files)
 
 
-def collect_command(folder: Path, kind: str, spec: ActionSpec, frame_size: tuple[int, int], frames_per_second: float) -> str:
+def collect_command(
+    folder: Path, kind: str, spec: ActionSpec, frame_size: tuple[int, int], frames_per_second: float
+) -> str:
     """The command by which `collect` reads the recordings of a kind."""
     space = {key: value for key, value in spec.to_json().items() if value and (key != "sizes" or spec.kind != "box")}
     flow = str(space).replace("'", "").replace("{kind:", "{kind:")

@@ -50,9 +50,13 @@ def listen(host: str, port: int) -> socket.socket:
             found.close()
             raise
     except socket.gaierror:
-        raise UserError(f"play.host = {host} is no address of this machine: 127.0.0.1 is, and 0.0.0.0 stands for all") from None
+        raise UserError(
+            f"play.host = {host} is no address of this machine: 127.0.0.1 is, and 0.0.0.0 stands for all"
+        ) from None
     except OSError as error:
-        raise UserError(f"cannot serve at {host}, port {port}: {error.strerror or error}; choose another with --port") from None
+        raise UserError(
+            f"cannot serve at {host}, port {port}: {error.strerror or error}; choose another with --port"
+        ) from None
     return found
 
 
@@ -125,7 +129,9 @@ class Server:
             return web.Response(status=403, text="this page may only be used from its own address\n")
         first = request.path.split("/")[1]
         if self.token and not hmac.compare_digest(first.encode(), self.token.encode()):
-            return web.Response(status=403, text="the address lacks its token: use the one that the server has printed\n")
+            return web.Response(
+                status=403, text="the address lacks its token: use the one that the server has printed\n"
+            )
         response = await handler(request)
         if not response.prepared:
             response.headers.update({
@@ -215,7 +221,9 @@ class Server:
             if not seat.has_begun:
                 self._leave(key)
         if reason:
-            await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=reason.encode()[:120].decode(errors="ignore").encode())
+            await ws.close(
+                code=WSCloseCode.POLICY_VIOLATION, message=reason.encode()[:120].decode(errors="ignore").encode()
+            )
 
     async def _write(self, connection: Connection, ws: web.WebSocketResponse) -> None:
         with contextlib.suppress(ConnectionError):

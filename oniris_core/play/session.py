@@ -185,7 +185,9 @@ class Session:
             if not self._run or step.run != self._run:
                 break
             kept = self.frames(number)[row : row + 1] if step.frames is not None else None
-            self.dreamt[number] = replace(step, row=row, frames=kept if kept is None else zlib.compress(kept.tobytes(), 1))
+            self.dreamt[number] = replace(
+                step, row=row, frames=kept if kept is None else zlib.compress(kept.tobytes(), 1)
+            )
         self._run = 0
 
     def moments(self) -> Sequence[int]:
@@ -212,7 +214,8 @@ class Session:
                 number: moment for number, moment in self._moments.items()
                 if number % self._stride == 0 or number > recent or number == self.first
             }  # fmt: skip
-            self._stride *= 2
+            if len(self._moments) > self._most_moments:
+                self._stride *= 2
 
     def _forget(self) -> None:
         """Drop what lies further back than the history, up to a moment that can be gone on from."""

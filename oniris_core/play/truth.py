@@ -62,6 +62,8 @@ class Truth:
             self._resize = str(starts.record["params"].get("resize", "stretch"))
             if action_spec(self._env.action_space) != starts.action_spec:
                 raise UserError(f"{self.env_id} has other actions here than when it was recorded")
+        except UserError:
+            raise
         except (KeyError, TypeError, ValueError):
             raise UserError("the record does not say how its episodes were played") from None
         finally:

@@ -43,9 +43,7 @@ class Stepper:
 
     def __init__(self, world: World, codec: Codec, sampler: Sampler) -> None:
         if codec.identity != world.vae_identity:
-            raise ValueError(
-                f"the model belongs to VAE {world.vae_identity[:12]}, this one is {codec.identity[:12]}"
-            )
+            raise ValueError(f"the model belongs to VAE {world.vae_identity[:12]}, this one is {codec.identity[:12]}")
         self._world, self._codec, self._sampler = world, codec, sampler
         self.group = codec.vae.config.group
         device = codec.device

@@ -112,6 +112,8 @@ export class Controls {
     if (part.kind === "switch") return this.#switch(part, k);
     const group = document.createElement("div");
     const placed = part.choices.some((c) => c.place in CELLS);
+    // What does nothing lies in the middle, where there is room.
+    const idle = placed && !part.choices.some((c) => c.place === "down") ? part.choices.find((c) => c.value === part.rest && !part.stays) : null;
     group.className = placed ? "pad" : "flat";
     group.setAttribute("role", "group");
     group.setAttribute("aria-label", part.label);
@@ -124,6 +126,7 @@ export class Controls {
       button.firstChild.textContent = sign;
       button.lastChild.textContent = choice.label;
       if (placed && choice.place in CELLS) button.style.gridArea = CELLS[choice.place];
+      else if (idle === choice) button.style.gridArea = CELLS.down;
       const hold = (who, down, now) => this.#hold(k, who, choice.value, down, now);
       button.onpointerdown = (event) => {
         button.setPointerCapture(event.pointerId);

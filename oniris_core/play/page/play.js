@@ -14,7 +14,7 @@ const page = {
   at: 0, // latent frames dreamt, as far as is known
   shown: 0, // the moment that is looked at
   looking: false, // back into the past
-  errors: [], truths: new Map(), latencies: [], presses: new Map(), press: 0, wants: null, milliseconds: [],
+  errors: [], truths: new Map(), latencies: [], presses: new Map(), press: 0, milliseconds: [],
 };
 window.oniris = page; // for tests, and for the curious
 
@@ -42,7 +42,6 @@ const engine = new SocketEngine({
     if (page.looking) return;
     rows(header.rows);
     page.film.put(header, bytes, canvases);
-    page.wants = null;
   },
   look(header, bytes) {
     if (!page.film) return;
