@@ -59,6 +59,7 @@ export class SocketEngine {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
+  cut() { this.socket?.close(); }
   act(value, press) { this.#say({ t: "act", value, press }); }
   run(on) { this.#say({ t: "run", on }); }
   step() { this.#say({ t: "step" }); }
