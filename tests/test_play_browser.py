@@ -60,7 +60,8 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-PIXELS = "(c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data)(document.querySelector('{}'))"  # red, green, blue, alpha
+# Red, green, blue and opacity of every pixel.
+PIXELS = "(c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data)(document.querySelector('{}'))"
 
 
 class Tab:
@@ -83,8 +84,8 @@ class Tab:
 
     def seen(self, canvas: str = "#dream") -> str:
         """The canvas, read back: the red, green and blue of its pixels, in hexadecimal."""
-        pixels = f"Array.from({PIXELS.format(canvas)}, (v) => v.toString(16).padStart(2, '0')).join('')"
-        return "".join(text[:6] for text in map("".join, zip(*[iter(self.page.evaluate(pixels))] * 8, strict=True)))
+        pixels = self.page.evaluate(f"Array.from({PIXELS.format(canvas)})")
+        return np.array(pixels, np.uint8).reshape(-1, 4)[:, :3].tobytes().hex()
 
     def lander(self) -> float | None:
         """How far to the right the violet lander of the dream is, pixels; None: not in sight."""
@@ -205,9 +206,7 @@ def test_a_recording_is_played_back(tab: Callable[..., Tab]) -> None:
     assert download.value.suggested_filename == "dream-0001.npz"
     with np.load(Path(download.value.path())) as file:
         assert file["image"].shape == (rows, 64, 64, 3)
-
-
-assert file["image"][-1].tobytes().hex() == one.seen()
+        assert file["image"][-1].tobytes().hex() == one.seen()
 
 
 def test_two_tabs_play_at_once(tab: Callable[..., Tab]) -> None:
