@@ -147,7 +147,7 @@ def main(
             f"{keys.max():.0f}", str(len(keys)), str(found.skipped),
         ])  # fmt: skip
     print_table(
-        ["page", "frames/s", "from latent to latent, ms", "95 %", "model, ms", "95 %", "key to picture, ms", "95 %", "most", "keys",
+        ["page", "frames/s", "latent to latent, ms", "95 %", "model, ms", "95 %", "key to picture, ms", "95 %", "most", "keys",
          "skipped"], rows,
     )  # fmt: skip
     print()

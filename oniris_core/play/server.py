@@ -271,7 +271,7 @@ class Server:
         params = house.starts.record.get("params") or {}
         return {
             "t": "hello", "env": house.starts.record.get("env_id"), "height": height, "width": width, "group": house.group,
-            "rate": house.starts.frame_rate, "skip": params.get("frame_skip"), "controls": house.controls, "rest": house.rest,
+            "rate": house.starts.frame_rate, "skip": params.get("frame_skip") if house.starts.record.get("env_id") else None, "controls": house.controls, "rest": house.rest,
             "spec": house.spec.kind, "qualities": {k: vars(q) for k, q in house.qualities.items()}, "quality": house.chosen,
             "context": house.params.context_latents, "players": house.params.players, "why": house.no_truth or "",
             "starts": [{"episode": s.episode, "latents": s.latents(house.group)} for s in house.starts.starts],
