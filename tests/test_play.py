@@ -117,6 +117,15 @@ def test_a_chosen_future_is_gone_back_to_as_it_was(back_to: int) -> None:
     session = toy_session()
     made = dream(session)
     assert [session.frames(i).tobytes() for i in range(17)] == made
+    stepper, start = ToyStepper("fast"), session.start
+    moment = stepper.begin(start.frames[None, :17], start.actions[None, :17])[0]
+    for i, quality in enumerate(["fine"] * 6 + ["fast"] * 5 + ["fine"]):  # the same without a session
+        stepper.quality = quality
+        moment = moment.repeat(4) if i == 6 else moment.select([2]) if i == 11 else moment
+        rows = len(moment.states)
+        told = np.tile(acts(1 if i < 6 else 2 if i < 11 else 0), (rows, 1))
+        moment, frames = stepper.step(moment, told, [7 * 2**32 + row for row in range(rows)])
+        assert frames[2 if rows == 4 else 0].tobytes() == made[i]
     session.rewind(back_to)
     catch_up(session)
     fresh = toy_session(moments=1000)
@@ -135,6 +144,7 @@ def test_history_is_bounded_and_what_is_forgotten_is_refused() -> None:
         session.step(acts(i % 4), "fine")
         assert session.at - session.first <= 20 + 16  # up to a moment that can be gone on from
         assert len(session.moments()) <= 8
+        assert session.moments()[0] == session.first
     assert session.first > 60
     with pytest.raises(ValueError, match="not among"):
         session.frames(session.first - 1)

@@ -278,7 +278,7 @@ def test_a_page_that_was_cut_off_goes_on(tab: Callable[..., Tab]) -> None:
     one.step(3)
     seen = one.seen()
     one.page.context.set_offline(True)
-    one.page.evaluate("oniris.cut()")
+    one.page.evaluate("oniris.engine.cut()")
     one.until("!document.querySelector('#message').hidden")
     assert "Trying again" in one.page.inner_text("#message")
     one.page.wait_for_timeout(1500)

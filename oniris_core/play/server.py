@@ -268,10 +268,13 @@ class Server:
     def _hello(self) -> dict[str, object]:
         house = self._house
         height, width = house.starts.frame_size
-        params = house.starts.record.get("params") or {}
+        # Steps of an environment, where the frames come from one.
+        skip = (
+            (house.starts.record.get("params") or {}).get("frame_skip") if house.starts.record.get("env_id") else None
+        )
         return {
             "t": "hello", "env": house.starts.record.get("env_id"), "height": height, "width": width, "group": house.group,
-            "rate": house.starts.frame_rate, "skip": params.get("frame_skip") if house.starts.record.get("env_id") else None, "controls": house.controls, "rest": house.rest,
+            "rate": house.starts.frame_rate, "skip": skip, "controls": house.controls, "rest": house.rest,
             "spec": house.spec.kind, "qualities": {k: vars(q) for k, q in house.qualities.items()}, "quality": house.chosen,
             "context": house.params.context_latents, "players": house.params.players, "why": house.no_truth or "",
             "starts": [{"episode": s.episode, "latents": s.latents(house.group)} for s in house.starts.starts],

@@ -17,7 +17,7 @@ const page = {
   errors: [], truths: new Map(), latencies: [], presses: new Map(), press: 0, milliseconds: [],
 };
 window.oniris = page; // for tests, and for the curious
-page.cut = () => engine.cut();
+page.engine = engine;
 
 const engine = new SocketEngine({
   hello(hello) {
