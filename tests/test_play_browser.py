@@ -94,7 +94,7 @@ class Tab:
         return float((violet * np.arange(64)).sum() / violet.sum()) if violet.sum() > 40 else None
 
     def restart(self, start: int = 0) -> None:
-        self.page.select_option("#start", str(start))
+        self.page.select_option("#start", value=str(start))
         self.page.evaluate("document.activeElement.blur()")
         self.page.keyboard.press("r")
         self.until("oniris.at === 0 && oniris.state.at === 0 && !oniris.state.running && oniris.shown === 0")

@@ -17,7 +17,6 @@ const page = {
   errors: [], truths: new Map(), latencies: [], presses: new Map(), press: 0, milliseconds: [],
 };
 window.oniris = page; // for tests, and for the curious
-page.engine = engine;
 
 const engine = new SocketEngine({
   hello(hello) {
@@ -74,6 +73,7 @@ const engine = new SocketEngine({
   closed(text, canReturn) { say(`This page was disconnected: ${text}.`, canReturn ? "Play here" : "Reload", () => (canReturn ? engine.open() : location.reload())); },
 });
 
+page.engine = engine;
 const canvases = [$("dream")];
 
 function build(hello) {
