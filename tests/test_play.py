@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from oniris_core import sampling, vae, world
 from oniris_core.common.errors import UserError
+from oniris_core.config.reader import load_section, read_yaml
+from oniris_core.config.render import RenderParams
 from oniris_core.data.actions import ActionSpec
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.rollouts import replay
 from oniris_core.play import protocol
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import fitting, measured
+from oniris_core.play.opening import open_house
 from oniris_core.play.player import played
 from oniris_core.play.recording import Played, collect_command, save
 from oniris_core.play.session import Session, inflated
@@ -184,6 +187,26 @@ def test_a_start_that_the_simulator_does_not_repeat_is_said() -> None:
         Truth(replace(starts, record={**starts.record, "env_id": "CartPole-v1"}), False, C)
 
 
+def test_without_its_environment_it_plays_on_and_says_so(demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oniris_core.play.house.MEASURED_S", 0.0)
+    model, codec, _ = demo
+    params, file = ROOT / "demo/params.yaml", read_yaml(ROOT / "demo/params.yaml")
+    rendering = load_section(RenderParams, "render", {"render": {**file["render"], "solver_steps": 1}}, params, {})
+    starts = demo_starts()
+    for record, said in (
+        ({"env_id": None}, "not recorded from a simulator"),
+        ({"env_id": "Gone-v1"}, "unknown environment"),
+        ({"params": {}}, "does not say how"),
+        ({"env_kwargs": {"gravity": -5.0}}, "not deterministic"),
+        ({}, None),
+    ):
+        of = replace(starts, record={**starts.record, **record})
+        found = open_house(model, codec, rendering, of, play_params(), tmp_path, "here")
+        assert (found.no_truth is None) if said is None else said in str(found.no_truth)
+        assert len(found.controls[0]["choices"]) == 4
+        found.close()
+
+
 def test_starts_are_read_as_written(tmp_path: Path) -> None:
     starts = demo_starts()
     assert STARTS.stat().st_size < 2**19
@@ -252,6 +275,11 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     except ValueError as error:
         said = str(error)
     assert len(said) <= 100
+
+
+def test_a_message_is_short() -> None:
+    with pytest.raises(ValueError, match="at most"):
+        protocol.parse('{"t":"step"}' + " " * 3000)
 
 
 def test_known_environments_have_the_keys_people_expect() -> None:
