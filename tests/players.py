@@ -15,6 +15,7 @@ import numpy as np
 
 from oniris_core.config.play import PlayParams
 from oniris_core.config.reader import build
+from oniris_core.data.actions import ActionSpec
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import House, Quality
 from oniris_core.play.server import Server, listen
@@ -80,9 +81,19 @@ def demo_starts() -> Starts:
     return open_starts(STARTS, 16, 2)
 
 
-def house(folder: Path, seconds: float = 0.0, no_truth: str | None = "not in this test", **values: object) -> House:
-    """A house with a toy for a model; `seconds` is what it needs for a latent frame."""
+def house(
+    folder: Path,
+    seconds: float = 0.0,
+    no_truth: str | None = "not in this test",
+    spec: ActionSpec | None = None,
+    **values: object,
+) -> House:
+    """A house with a toy for a model, which needs `seconds` for a latent frame; `spec`: the actions of another environment."""
     starts = demo_starts()
+    if spec is not None:
+        rest = np.array(resting(spec, controls(None, spec)))
+        changed = tuple(replace(start, actions=np.array([rest] * len(start.actions))) for start in starts.starts)
+        starts = Starts(changed, {**starts.record, "env_id": None, "action_spec": spec.to_json()})
     # A quick world: its latent frames last 40 ms.
     starts = replace(starts, record={**starts.record, "frame_rate": 100.0})
     spec = starts.action_spec

@@ -1,10 +1,14 @@
 """The page in a real browser, with the weights in demo/: what is pressed is dreamt, and what was dreamt comes back."""
 
+import asyncio
+import contextlib
 import importlib.util
 import os
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from oniris_core.data.actions import ActionSpec
+from oniris_core.play.house import House
+from tests.players import house, served
 from tests.project import ROOT
 
 BROWSER = next(
@@ -291,3 +298,64 @@ def test_a_page_that_was_cut_off_goes_on(tab: Callable[..., Tab]) -> None:
     one.errors[:] = [
         error for error in one.errors if "ERR_INTERNET_DISCONNECTED" not in error and "WebSocket" not in error
     ]
+
+
+@contextlib.contextmanager
+def serving(of: House) -> Iterator[str]:
+    """The address of a server in a thread of its own."""
+    ready, stop = queue.Queue[str](), queue.Queue[None]()
+
+    async def serve() -> None:
+        async with served(of) as server:
+            ready.put(server.address)
+            await asyncio.to_thread(stop.get)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield ready.get(timeout=20)
+    finally:
+        stop.put(None)
+        thread.join(20)
+
+
+CASES = {
+    "box": (
+        ActionSpec("box", (1, 1, 1), (-1.0, 0.0, -2.0), (1.0, 1.0, 2.0)),
+        "1 0.00, 2 0.00, 3 0.00",
+        "1 1.00, 2 0.00, 3 0.00",
+    ),
+    "discrete": (ActionSpec("discrete", (12,), start=(3,)), "3", "4"),
+    "multi_discrete": (ActionSpec("multi_discrete", (3, 2), start=(0, 0)), "0, 0", "1, 0"),
+    "multi_binary": (ActionSpec("multi_binary", (1, 1, 1)), "1 off, 2 off, 3 off", "1 off, 2 on, 3 off"),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_every_kind_of_action_has_its_controls(kind: str, browser: Any, tmp_path: Path) -> None:
+    """Shown, pressed and applied; released where that means something."""
+    spec, rest, pressed = CASES[kind]
+    with serving(house(tmp_path, spec=spec)) as address, browser.new_context() as context:
+        one = Tab(context.new_page(), address)
+        assert one.page.inner_text("#applied") == rest
+        one.page.keyboard.down("ArrowRight" if kind == "box" else "Digit2")
+        one.until(f"document.querySelector('#applied').textContent === '{pressed}'")
+        if kind == "box":
+            one.page.keyboard.up("ArrowRight")
+            one.until(f"document.querySelector('#applied').textContent === '{rest}'")
+            one.page.locator("#keys input").nth(1).fill("0.25")
+            one.until("document.querySelector('#applied').textContent === '1 0.00, 2 0.25, 3 0.00'")
+        if kind == "multi_discrete":
+            one.page.keyboard.press("Digit5")
+            one.until("document.querySelector('#applied').textContent === '1, 1'")
+        assert "no truth" in one.page.inner_text("#curve-label")
+        assert one.errors == []
+
+
+def test_a_gamepad_plays(tab: Callable[..., Tab]) -> None:
+    one = tab()
+    one.page.evaluate("navigator.getGamepads = () => [{ axes: [-1, 0], buttons: [] }]")
+    one.until("document.querySelector('#applied').textContent === 'left'")
+    one.page.evaluate("navigator.getGamepads = () => [{ axes: [0, 0], buttons: [{ pressed: true }] }]")
+    one.until("document.querySelector('#applied').textContent === 'main engine'")
+    one.page.evaluate("navigator.getGamepads = () => [null]")

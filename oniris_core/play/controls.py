@@ -43,12 +43,13 @@ def controls(env_id: str | None, spec: ActionSpec, meanings: tuple[str, ...] = (
     if spec.kind == "box":
         return [_slider(name, i, low, high) for i, (low, high) in enumerate(zip(spec.low, spec.high, strict=True))]
     if spec.kind == "multi_binary":
-        return [{"kind": "switch", "label": f"{i + 1}", "keys": [_digit(i)]} for i in range(len(spec.sizes))]
+        return [{"kind": "switch", "label": f"{i + 1}", "keys": _digit(i)} for i in range(len(spec.sizes))]
     if spec.kind == "discrete":
         return [_choices("action", spec.sizes[0], spec.start[0], _named(name, spec.sizes[0], meanings))]
+    before = [sum(spec.sizes[:i]) for i in range(len(spec.sizes))]  # digits go on from component to component
     return [
-        _choices(f"{i + 1}", size, start, None)
-        for i, (size, start) in enumerate(zip(spec.sizes, spec.start, strict=True))
+        _choices(f"{i + 1}", size, start, None, first)
+        for i, (size, start, first) in enumerate(zip(spec.sizes, spec.start, before, strict=True))
     ]
 
 
@@ -66,13 +67,15 @@ def _named(name: str, size: int, meanings: tuple[str, ...]) -> tuple[tuple[str, 
     return named if named and len(named) == size else None
 
 
-def _choices(label: str, size: int, start: int, named: tuple[tuple[str, str], ...] | None) -> dict[str, Any]:
+def _choices(
+    label: str, size: int, start: int, named: tuple[tuple[str, str], ...] | None, first_digit: int = 0
+) -> dict[str, Any]:
     choices = []
     for i in range(size):
         text, place = named[i] if named else (f"{start + i}", "-")
         keys = [_ARROWS[place], _LETTERS[place]] if place in _ARROWS else []
         choices.append({
-            "value": start + i, "label": text, "keys": [*keys, *([_digit(i)] if i < 10 else [])],
+            "value": start + i, "label": text, "keys": [*keys, *_digit(first_digit + i)],
             "place": place if place in (*_ARROWS, "a", "b", "x", "y") else "",
         })  # fmt: skip
     idle = [i for i in range(size) if named and named[i][1] == ""]
@@ -91,5 +94,5 @@ def _slider(name: str, i: int, low: float, high: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _digit(i: int) -> str:
-    return f"Digit{(i + 1) % 10}"
+def _digit(i: int) -> list[str]:
+    return [f"Digit{(i + 1) % 10}"] if i < 10 else []
