@@ -361,7 +361,7 @@ def test_a_recording_is_collected_with_the_very_frames_and_actions(params_only: 
 def test_what_is_recorded_of_a_dream_begins_with_its_true_context(tmp_path: Path) -> None:
     session = toy_session()
     made = [session.step(acts(i % 4), "fine")[0] for i in range(3)]
-    of = played(session)
+    of = played(session)()
     assert np.array_equal(of.frames, np.concatenate([session.start.frames[:17], *made]))
     assert of.actions.tolist() == [*session.start.actions[:17], *(i % 4 for i in range(3) for _ in range(C))]
     assert inflated(zlib.compress(made[0].tobytes()), made[0].shape).shape == (1, *made[0].shape)

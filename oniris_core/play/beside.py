@@ -63,19 +63,29 @@ class Beside:
         last = 1 + dream.latents * dream.group
         return dream.start.frames[last - dream.group : last]
 
-    def played(self, dream: Session) -> Played | None:
-        """What truly happened beside a dream, from the reset up to the end; None where that was not played."""
-        if self._truth is None or not self._shown or not self._is_beside(dream) or dream.first:
-            return None
-        rows, steps = 1 + dream.latents * dream.group, list(self._truth.steps)
-        alive = [step.alive for step in steps]
-        frames = [dream.start.frames[:rows], *(self._truth.frames(i)[:n] for i, n in enumerate(alive))]
-        actions = [dream.start.actions[:rows], *(a[:n] for a, n in zip(self._played, alive, strict=False))]
-        rewards = [np.zeros(rows, np.float32), *(step.rewards[: step.alive] for step in steps)]
-        return Played(
-            np.concatenate(frames), np.concatenate(actions).astype(dream.start.actions.dtype), np.concatenate(rewards),
-            bool(steps and steps[-1].terminated),
-        )  # fmt: skip
+    def played(self, dream: Session) -> Callable[[], Played | None]:
+        """What truly happened beside a dream, from the reset up to the end; None where that was not played.
+
+        What has been played by now is noted; what is returned makes the episode of it, in any thread.
+        """
+        truth = self._truth
+        if truth is None or not self._shown or not self._is_beside(dream) or dream.first:
+            return lambda: None
+        start, rows = dream.start, 1 + dream.latents * dream.group
+        played = list(self._played)
+        steps = truth.steps[: len(played)]  # one more may just be under way
+
+        def inflate() -> Played:
+            frames = [inflated(step.frames, start.frames.shape[1:])[: step.alive] for step in steps]
+            actions = [taken[: step.alive] for taken, step in zip(played, steps, strict=True)]
+            return Played(
+                np.concatenate([start.frames[:rows], *frames]),
+                np.concatenate([start.actions[:rows], *actions]).astype(start.actions.dtype),
+                np.concatenate([np.zeros(rows, np.float32), *(step.rewards[: step.alive] for step in steps)]),
+                bool(steps and steps[-1].terminated),
+            )
+
+        return inflate
 
     async def follow(self) -> None:
         """Follow the dream, until cancelled."""

@@ -17,7 +17,7 @@ from oniris_core.play.beside import Beside
 from oniris_core.play.connection import Connection, plain
 from oniris_core.play.house import House
 from oniris_core.play.recording import Played, Saved, collect_command, save
-from oniris_core.play.session import Session
+from oniris_core.play.session import Session, inflated
 
 T = TypeVar("T")
 _FUTURES = 4
@@ -221,7 +221,7 @@ class Player:
         dreamt, truth = played(session), self._beside.played(session)
 
         def write() -> Saved:
-            return save(house.folder, dreamt, truth, house.starts.frame_rate)
+            return save(house.folder, dreamt(), truth(), house.starts.frame_rate)
 
         try:
             saved = await self._in(house.recorder, write)
@@ -239,7 +239,6 @@ class Player:
             "number": saved.number,
             "files": names,
             "commands": commands,
-            "frames": len(dreamt.frames),
         }
         self._say("saved", json.dumps(about))
 
@@ -281,13 +280,20 @@ class Player:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-def played(session: Session) -> Played:
-    """A dream as an episode: the true frames of its context, then what was dreamt (of futures the first) and is remembered."""
-    rows = 1 + session.latents * session.group
-    remembered = range(session.first, session.at)
-    frames = [session.frames(number)[0] for number in remembered]
-    actions = [session.dreamt[number].actions for number in remembered]
-    if session.first == 0:
-        frames, actions = [session.start.frames[:rows], *frames], [session.start.actions[:rows], *actions]
-    whole = np.concatenate(actions)
-    return Played(np.concatenate(frames), whole.astype(session.start.actions.dtype))
+def played(session: Session) -> Callable[[], Played]:
+    """A dream as an episode: the true frames of its context, then what was dreamt (of futures the first) and is remembered.
+
+    What has been dreamt by now is noted; what is returned makes the episode of it, in any thread.
+    """
+    start, context = session.start, 1 + session.latents * session.group
+    steps, from_reset = session.dreamt[session.first :], session.first == 0
+    shape = session.context[: session.group].shape
+
+    def inflate() -> Played:
+        frames = [inflated(step.frames, shape)[0] for step in steps if step.frames is not None]
+        actions = [step.actions for step in steps if step.frames is not None]
+        if from_reset:
+            frames, actions = [start.frames[:context], *frames], [start.actions[:context], *actions]
+        return Played(np.concatenate(frames), np.concatenate(actions).astype(start.actions.dtype))
+
+    return inflate
