@@ -18,7 +18,7 @@ def app(
     ),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
     world: Annotated[Path, typer.Option(help="the world model")] = Path("models/world"),
-    recordings: Annotated[Path, typer.Option(help="the folder for recordings")] = Path("recordings"),
+    recordings: Annotated[Path, typer.Option(help="the folder for recordings")] = Path("played"),
 ) -> None:
     """Serve a page on which the world model can be played, until Ctrl-C."""
     from oniris_core.common.errors import UserError

@@ -95,7 +95,8 @@ def measured(
     Returns:
         steppers and qualities by name, and the name of the one to begin with.
     """
-    rows = 1 + latents * make(sampler).group
+    steppers, times = {"fine": make(sampler)}, dict[int, float]()
+    rows = 1 + latents * steppers["fine"].group
     deadline = time.perf_counter() + MEASURED_S
 
     def seconds(stepper: Stepper, until: float) -> float:
@@ -108,7 +109,6 @@ def measured(
             took.append(time.perf_counter() - before)
         return statistics.median(took[1:])  # the first warms up
 
-    steppers, times = {"fine": make(sampler)}, dict[int, float]()
     times[sampler.steps] = seconds(steppers["fine"], deadline - 0.6 * MEASURED_S)
     steps = sampler.steps
     while times[steps] > SHARE * latent_seconds and steps > 1:

@@ -1,6 +1,6 @@
 """What was played, as files: a video to look at, and episodes that `collect` reads (docs/recordings.md, source npz).
 
-recordings/
+played/
   videos/0001.mp4        what was seen: the dream, and the truth to its right
   dream/0001.npz         the episode as it was dreamt
   simulator/0001.npz     the episode as it truly went, up to its end
