@@ -1,5 +1,6 @@
 # make repro   set up, then run the whole pipeline: videos in renders/
 # make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
+# make play    set up, then serve the weights in demo/ as a page to play, beside the true simulator
 # make test    set up, then run the tests
 # make lint    formatting, lint, types and import floors
 # make dag     the picture of the pipeline
@@ -18,7 +19,7 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: repro demo test lint dag setup clean git
+.PHONY: repro demo play test lint dag setup clean git
 
 repro: git
 	$(BIN)/dvc repro
@@ -35,6 +36,9 @@ demo: $(READY)
 		--out $(DEMO_OUT)/latents.zarr --report $(DEMO_OUT)/encode
 	$(BIN)/python -m stages.render $(DEMO) --episode-store $(DEMO_OUT)/episodes.zarr --latent-store $(DEMO_OUT)/latents.zarr \
 		--vae demo/vae --world demo/world --out $(DEMO_OUT)/renders --report $(DEMO_OUT)/report
+
+play: $(READY)
+	@$(BIN)/python -m stages.play $(DEMO) --vae demo/vae --world demo/world --starts demo/starts.npz $(ARGS)
 
 # Two processes with a thread each: networks as small as those of the tests gain nothing from a second thread.
 test: $(READY)

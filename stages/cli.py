@@ -33,11 +33,11 @@ PANEL = "Parameters: "  # the help shows the options of a section under this and
 class Settings(Generic[S]):
     """What a stage runs with: the shared parameters and its own section, options applied.
 
-    `arguments` are a command line that says the same.
+    `arguments` are a command line that says the same, `file` is where the parameters were read.
     """
 
-    def __init__(self, common: CommonParams, section: S, arguments: Sequence[str] = ()):
-        self.common, self.own, self.arguments = common, section, arguments
+    def __init__(self, common: CommonParams, section: S, arguments: Sequence[str] = (), file: Path = PARAMS_FILE):
+        self.common, self.own, self.arguments, self.file = common, section, arguments, file
 
     def as_json(self, name: str) -> dict[str, Any]:
         """What of both sections decides the result, as JSON values, to be kept inside artefacts."""
@@ -132,11 +132,11 @@ def _fail_alone(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Typer]:
+def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Callable[..., None]], typer.Typer]:
     """Make a stage program of a function `main(settings, <path options>)`.
 
     Every parameter of the section `name` and of `common` becomes an option that overrides params.yaml. What differs from
-    params.yaml is announced, because `dvc repro` will replace what such a run made.
+    params.yaml is announced for the stages of the pipeline, because `dvc repro` will replace what such a run made.
     """
 
     def decorate(main: Callable[..., None]) -> typer.Typer:
@@ -157,8 +157,10 @@ def stage(name: str, model: type[S]) -> Callable[[Callable[..., None]], typer.Ty
                 load_section(CommonParams, "common", content, file, given["common"]),
                 load_section(model, name, content, file, given[name]),
                 arguments,
+                file,
             )
-            _announce(file, content, settings, name, given)
+            if in_pipeline:
+                _announce(file, content, settings, name, given)
             main(settings, **options)
 
         command.__doc__ = main.__doc__

@@ -113,7 +113,7 @@ def play_episode(
         else:
             action = _chosen(env.action_space, player, observation, params.action_noise, rng)
         for _ in range(_hold(params, player.most_frames, rng)):
-            observation, reward, ends, cut = _advance(env, action, params.frame_skip)
+            observation, reward, ends, cut = advance(env, action, params.frame_skip)
             if (screen := screen_of(env)).shape != shape:
                 raise UserError(f"the frames of {params.env_id} change size, from {shape[0]} x {shape[1]} to "
                                 f"{screen.shape[0]} x {screen.shape[1]} pixels; they must stay the same")  # fmt: skip
@@ -198,14 +198,14 @@ def replay(
         if redraw is not None and row == redraw[0]:
             env.unwrapped.np_random = np.random.default_rng(redraw[1])
         if not ended:
-            _, _, ends, cut = _advance(env, action, frame_skip)
+            _, _, ends, cut = advance(env, action, frame_skip)
             ended = ends or cut
             frames.append(fit_screen(screen_of(env), *size, resize))
     return np.stack(frames + frames[-1:] * (len(actions) - len(frames)))
 
 
-def _advance(env: gym.Env, action: object, frame_skip: int) -> tuple[object, float, bool, bool]:
-    """Hold an action until the next row: observation, summed reward, terminated, truncated."""
+def advance(env: gym.Env, action: object, frame_skip: int) -> tuple[object, float, bool, bool]:
+    """Hold an action until the next row, `frame_skip` steps or up to the end: observation, summed reward, terminated, truncated."""
     total = 0.0
     for _ in range(frame_skip):
         observation, reward, ends, cut, _ = env.step(action)

@@ -1,0 +1,1 @@
+"""The world model played in a browser. Importing this imports nothing else."""

@@ -1,0 +1,144 @@
+"""Where dreams begin: the first frames of recorded episodes, from an episode store or from a small file of their own.
+
+Axes: T frames, H, W.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oniris_core.common.errors import UserError
+from oniris_core.common.files import atomic_write
+from oniris_core.common.remote import Location
+from oniris_core.data.actions import ActionSpec
+from oniris_core.data.episodes import EpisodeStore, open_episodes
+
+MOST_ROWS = 129
+"""Frames of an episode that are kept to start from."""
+RECORD = ("env_id", "env_kwargs", "frame_rate", "action_spec", "params")
+_PARAMS = ("frame_skip", "frames_per_action", "resize", "wrappers")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The beginning of an episode.
+
+    Attributes:
+        episode: its number in the store it is from.
+        seed: what the environment was reset with.
+        frames: uint8 [T, H, W, 3].
+        actions: [T] or [T, components], those that led to the frames; row 0's is a filler.
+    """
+
+    episode: int
+    seed: int
+    frames: np.ndarray
+    actions: np.ndarray
+
+    def latents(self, c: int) -> int:
+        """The most latent frames, of c frames, that a context of it can have after the reset."""
+        return (len(self.frames) - 1) // c
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The beginnings of some episodes of one recording.
+
+    Attributes:
+        starts: at least one.
+        record: how they were recorded: env_id (or None), env_kwargs, frame_rate, action_spec, params.
+    """
+
+    starts: tuple[Start, ...]
+    record: dict[str, Any]
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """The actions of the episodes."""
+        return ActionSpec.from_json(self.record["action_spec"])
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second of the environment's own time."""
+        return float(self.record["frame_rate"])
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame, pixels."""
+        return self.starts[0].frames.shape[1], self.starts[0].frames.shape[2]
+
+
+def open_starts(path: Location, count: int, least: int) -> Starts:
+    """The starts in a file that `write_starts` made, or of the held-out episodes of a store (of all if none is held out).
+
+    Args:
+        path: the file, or the store.
+        count: how many at most.
+        least: rows an episode must have.
+
+    Raises:
+        UserError: missing, damaged, or no episode is long enough.
+    """
+    found = _read(path) if isinstance(path, Path) and path.is_file() else of_store(open_episodes(path), MOST_ROWS)
+    long_enough = tuple(start for start in found.starts if len(start.frames) >= least)
+    if not long_enough:
+        longest = max(len(start.frames) for start in found.starts)
+        raise UserError(f"{path}: a dream starts from {least} frames, but the longest episode has {longest}: "
+                        "lower play.context_latents")  # fmt: skip
+    return Starts(long_enough[:count], found.record)
+
+
+def of_store(store: EpisodeStore, rows: int) -> Starts:
+    """The first `rows` rows of the held-out episodes of a store, or of all where none is held out."""
+    params = store.attributes.get("params", {})
+    record = {key: store.attributes.get(key) for key in RECORD} | {
+        "params": {key: params[key] for key in _PARAMS if key in params}
+    }
+    held_out = store.episodes(1)
+    chosen = held_out if len(held_out) else np.arange(len(store.episode_ends))
+    starts = []
+    for episode in map(int, chosen):
+        first, end = store.bounds(episode)
+        end = min(end, first + rows)
+        starts.append(Start(episode, int(store.episode_seed[episode]), np.asarray(store.frames[first:end]),
+                            store.actions[first:end]))  # fmt: skip
+    return Starts(tuple(starts), record)
+
+
+def write_starts(path: Path, starts: Starts) -> None:
+    """Write starts as one compressed .npz file; equal starts are equal files."""
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        frames=np.concatenate([start.frames for start in starts.starts]),
+        actions=np.concatenate([start.actions for start in starts.starts]),
+        ends=np.cumsum([len(start.frames) for start in starts.starts]),
+        seeds=np.array([start.seed for start in starts.starts], np.int64),
+        episodes=np.array([start.episode for start in starts.starts], np.int64),
+        record=np.array(json.dumps(starts.record)),
+    )
+    atomic_write(path, file.getvalue())
+
+
+def _read(path: Path) -> Starts:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("frames", "actions", "ends", "seeds", "episodes", "record")}
+        record = json.loads(str(arrays["record"]))
+        ActionSpec.from_json(record["action_spec"]), float(record["frame_rate"])
+        ends, frames, actions = arrays["ends"], arrays["frames"], arrays["actions"]
+        fits = frames.dtype == np.uint8 and frames.ndim == 4 and len(frames) == len(actions) == ends[-1]
+        if not fits or not len(ends) == len(arrays["seeds"]) == len(arrays["episodes"]):
+            raise ValueError("its arrays do not fit each other")
+        begins = [0, *ends[:-1]]
+        starts = tuple(
+            Start(int(e), int(s), frames[a:b], actions[a:b])
+            for e, s, a, b in zip(arrays["episodes"], arrays["seeds"], begins, ends, strict=True)
+        )
+    except Exception as error:  # numpy, zipfile and zlib have many ways to say that a file is not what it should be
+        raise UserError(f"{path} is no file of starts, as `python -m demo.starts` makes them: {error}") from None
+    return Starts(starts, record)
