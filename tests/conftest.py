@@ -45,7 +45,8 @@ def pytest_configure() -> None:
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 2))
 
 
-LONGEST = ("test_pipeline", "test_engine", "test_measures", "test_gpu_benchmark", "test_training", "test_kills")
+LONGEST = ("test_pipeline", "test_engine", "test_measures", "test_training", "test_data", "test_writers", "test_kills",
+           "test_gpu_benchmark")  # fmt: skip
 """Begun first where several processes share the files: else the last to be begun keeps one of them waiting for the other."""
 
 
