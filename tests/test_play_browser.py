@@ -295,6 +295,7 @@ def test_a_page_that_was_cut_off_goes_on(tab: Callable[..., Tab]) -> None:
     one.step(1)
     one.page.reload()
     one.until("window.oniris?.state.at === 4 && oniris.shown === 4")
+    assert one.page.evaluate("document.querySelector('#start').value") == "1"
     one.errors[:] = [
         error for error in one.errors if "ERR_INTERNET_DISCONNECTED" not in error and "WebSocket" not in error
     ]

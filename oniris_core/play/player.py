@@ -83,7 +83,8 @@ class Player:
     def attach(self, connection: Connection) -> None:
         """The page has come, or come back."""
         self.connection = connection
-        self._press = 0
+        # Whatever was pressed when it went may have been let go of since.
+        self._press, self._action = 0, say.action_of(self._house.rest, self._house.spec)
         if self._session is not None:
             self._wanted.append(say.Look(t="look", at=self._session.at))
         self._changed.set()

@@ -24,7 +24,11 @@ const engine = new SocketEngine({
     page.hello = hello;
     if (!knew) build(hello);
     say("");
-    if (hello.again) return;
+    if (hello.again) {
+      page.isBack = true;
+      engine.act(page.controls.value, 0);
+      return;
+    }
     if (knew) say("The dream was not kept so long. Here is a new one.");
     engine.quality(hello.quality);
     restart();
@@ -32,6 +36,13 @@ const engine = new SocketEngine({
   state(state) {
     page.state = state;
     if (state.at !== undefined && !page.looking) page.at = state.at;
+    if (page.isBack && state.latents) { // a page that was opened anew shows what its dream began from
+      page.isBack = false;
+      $("start").value = state.start;
+      starts();
+      $("latents").value = state.latents;
+      starts();
+    }
     show();
     if (state.busy) say(`One moment: ${state.busy}.`);
     else if (state.note) say(state.note);
