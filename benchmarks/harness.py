@@ -77,8 +77,7 @@ def two_stream_pass(denoiser: Denoiser, clip: Clip) -> None:
     sigma, clean_sigma = torch.ones(B, T, device=clip.x.device), torch.full((B,), 0.1, device=clip.x.device)
     noise = torch.ones_like(clip.x)
     errors = noised_errors(denoiser, clip.x, clip.actions, clip.has_action, sigma, noise, clean_sigma, noise)
-    loss = errors.loss.mean()
-    backward(denoiser, loss if errors.forecast is None else loss + errors.forecast.mean())
+    backward(denoiser, errors.loss.mean() + errors.forecast.mean())
 
 
 def backward(model: torch.nn.Module, loss: Tensor) -> None:

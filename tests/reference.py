@@ -71,8 +71,8 @@ def dense():
 @torch.no_grad()
 def stepwise(form: GenerationForm, clean: Frames, x_BTCHW: torch.Tensor, sigma_BT: torch.Tensor, slots=None):
     """Both streams [B, 2, T, ...] of a clip by the generation form: looked at frame by frame, then entered clean."""
-    B, T = x_BTCHW.shape[:2]
-    state, found = form.begin(B, slots), []
+    T = x_BTCHW.shape[1]
+    state, found = form.begin(clean.x[:, 0], clean.sigma[:, 0], slots), []
     for t in range(T):
         if slots is not None and t >= slots:
             slots *= 2

@@ -55,7 +55,7 @@ def test_the_parts_of_a_model_export_and_dream_the_same_frames():
     """Exported with two rollouts, run with three, through the window's slots twice over."""
     form = GenerationForm(make(window=3, mult=(1,), video=(True,), frame=(False,)))
     clean, x, sigma = data(B=2, T=1)
-    state, told = form.begin(2), form.tell(clean.actions[:, 0], clean.has_action[:, 0])
+    state, told = form.begin(clean.x[:, 0], clean.sigma[:, 0]), form.tell(clean.actions[:, 0], clean.has_action[:, 0])
     ahead = form.look_ahead(state, told)
     frame = x[:, 0], sigma[:, 0]
     look_ahead, denoise, enter = (
@@ -63,7 +63,7 @@ def test_the_parts_of_a_model_export_and_dream_the_same_frames():
         exported(form, "enter", (state, ahead, told, *frame)),
     )  # fmt: skip
     clean, x, sigma = data(B=3, T=7)
-    ours = theirs = form.begin(3)
+    ours = theirs = form.begin(clean.x[:, 0], clean.sigma[:, 0])
     for t in range(7):
         told, frame = form.tell(clean.actions[:, t], clean.has_action[:, t]), (x[:, t], sigma[:, t])
         ahead, other = form.look_ahead(ours, told), look_ahead(theirs, told)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -127,12 +128,30 @@ def test_a_rollout_is_endless_and_what_it_remembers_is_not() -> None:
     assert int(state.position) == 102
 
 
+def test_compiled_each_step_is_one_graph_for_all_moments_and_noise_levels() -> None:
+    """Traced only: the compiler of CPUs takes minutes. A second graph, or a break in one, is an error."""
+    form, state, actions = start(slice(0, 2), window=3)
+    clean, _, _ = data(B=3, T=6)
+    expected = dream(form, state, actions, [7, 8])
+    compiled = torch.compile
+    with (
+        patch("torch.compile", lambda step, **options: compiled(step, **options, backend="eager")),
+        torch._dynamo.config.patch(error_on_recompile=True),
+    ):
+        form.compile_parts()
+        state = prefill(
+            form, clean.x[:2, :2].double(), clean.actions[:2, :2].double(), clean.has_action[:2, :2], SAMPLER
+        )
+        found = dream(form, state, actions, [7, 8])
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+
+
 def test_what_a_rollout_refuses() -> None:
     form, state, actions = start(B=2, T=3)
     clean, _, _ = data(B=2, T=2)
     x, told, there = clean.x.double(), clean.actions.double(), clean.has_action
     with pytest.raises(ValueError, match="at least one frame of context"):
-        next_frame(form, form.begin(2), actions[:, 0], SAMPLER, [0, 1])
+        next_frame(form, form.begin(x[:, 0], x[:, 0, 0, 0, 0]), actions[:, 0], SAMPLER, [0, 1])
     with pytest.raises(ValueError, match="3 seeds for 2 rollouts"):
         next_frame(form, state, actions[:, 0], SAMPLER, [0, 1, 2])
     with pytest.raises(ValueError, match=r"actions of shape \[2, 4\] do not fit \[2, 5\]"):

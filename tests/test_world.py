@@ -180,7 +180,7 @@ def test_actions_reach_their_own_frame_and_later_ones_only():
 
 def entered(form, clean, rows=slice(None), upto=None):
     """The state after clean frames, some rows of the batch."""
-    state = form.begin(len(clean.x[rows]))
+    state = form.begin(clean.x[rows, 0], clean.sigma[rows, 0])
     for t in range(clean.x.shape[1] if upto is None else upto):
         told = form.tell(clean.actions[rows, t], clean.has_action[rows, t])
         state = form.enter(state, form.look_ahead(state, told), told, clean.x[rows, t], clean.sigma[rows, t])
@@ -410,9 +410,9 @@ def test_a_forecast_reads_frames_of_the_past_and_the_actions_since_them(seen):
     clean, _, _ = data(B=1, T=T)
     clean.x.requires_grad_()
     clean.actions.requires_grad_()
-    mean = denoiser.expect(clean, T).forecast.mean  # of all frames but the first
+    mean = denoiser.expect(clean, T).forecast.mean
     for t in range(1, T):
-        gradients = torch.autograd.grad(mean[0, t - 1].square().sum(), [clean.x, clean.actions], retain_graph=True)
+        gradients = torch.autograd.grad(mean[0, t].square().sum(), [clean.x, clean.actions], retain_graph=True)
         reads = gradients[0][0].abs().amax((1, 2, 3)) > 0
         assert set(reads.nonzero().ravel().tolist()) == {max(t - age, 0) for age in seen}
         assert (gradients[1][0].abs().amax(1) > 0).tolist() == [max(t - seen[-1] + 2, 1) <= j <= t for j in range(T)]
@@ -424,7 +424,6 @@ def test_frames_before_a_clip_are_seen_by_the_forecast_only():
     whole, expected = denoiser.expect(clean, 8), denoiser.expect(clean, T)
     for name in ("center", "spread", "scale"):
         torch.testing.assert_close(getattr(expected, name), getattr(whole, name)[:, :, -T:], atol=1e-6, rtol=0)
-    assert expected.forecast.mean.shape[1] == T  # the first frame of the clip has a past
     given = denoiser(clean.last(T), x[:, -T:], sigma[:, -T:], expected)
     torch.testing.assert_close(denoiser(clean, x[:, -T:], sigma[:, -T:]), given, atol=1e-6, rtol=0)
     level, nothing = clean.sigma[:, 0], torch.zeros_like(clean.x)
@@ -441,6 +440,18 @@ def test_frames_before_a_clip_are_seen_by_the_forecast_only():
     torch.testing.assert_close(errors.forecast, losses[0], atol=1e-6, rtol=0)
 
 
+@torch.no_grad()
+def test_the_first_frame_of_an_episode_is_expected_in_rollouts_as_in_training():
+    """Training puts copies of it in front (`LatentClips`): what rests on it must be the same without them."""
+    denoiser, (clean, x, sigma) = make(seen=(1, 3)), data(T=4)
+    copies = [torch.cat([part[:, :1].expand(-1, 3, *part.shape[2:]), part], dim=1) for part in (clean.x, clean.sigma)]
+    actions = torch.cat([torch.zeros(2, 3, 5), clean.actions], dim=1)
+    has_action = torch.cat([torch.zeros(2, 3, dtype=torch.bool), clean.has_action], dim=1)
+    trained = denoiser(Frames(*copies, actions, has_action), x, sigma)
+    assert relative(denoiser(clean, x, sigma), trained) < 1e-6
+    assert relative(stepwise(GenerationForm(denoiser), clean, x, sigma), trained) < 1e-5
+
+
 def test_the_denoising_loss_leaves_the_forecast_alone():
     """Each learns from its own loss: else the network could make its task easy by a forecast that is wrong."""
     denoiser, (clean, noise, sigma) = make(), data()
@@ -449,6 +460,6 @@ def test_the_denoising_loss_leaves_the_forecast_alone():
     )
     errors.loss.mean().backward()
     assert all(p.grad is None for p in denoiser.forecaster.parameters())
-    assert errors.forecast.shape == (2, 4)  # the first frame of a clip has no past to be forecast from
+    assert errors.forecast.shape == (2, 5)
     errors.forecast.mean().backward()
     assert all(p.grad is not None for p in denoiser.forecaster.parameters())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 def normalize(x: Tensor, dims: tuple[int, ...], eps: float = 1e-4) -> Tensor:
     """x / (rms(x) + eps) over the axes `dims`: unit root-mean-square (eq. 47, with rms for the norm)."""
-    count = math.prod(x.shape[dim] for dim in dims)
+    count = math.prod([x.shape[dim] for dim in dims])
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
     # Where x is of reduced precision norm is not.
     return x / (norm * math.sqrt(1 / count) + eps).to(x.dtype)

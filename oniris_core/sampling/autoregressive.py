@@ -81,10 +81,10 @@ def prefill(
         )
     if not context_BTCHW.isfinite().all() or not actions_BTA.isfinite().all():
         raise ValueError(f"latents and actions must be finite: latents of shape {list(context_BTCHW.shape)}")
-    state = form.begin(B, room(T))
-    for x, actions, has_action in zip(
-        context_BTCHW.unbind(1), actions_BTA.unbind(1), has_action_BT.unbind(1), strict=True
-    ):
+    # Copies: tensors from outside and those that are made in here, or lie otherwise, are of two kinds to a compiler.
+    frames = [x.clone() for x in context_BTCHW.unbind(1)]
+    state = form.begin(frames[0], frames[0].new_full((B,), sampler.context_sigma), room(T))
+    for x, actions, has_action in zip(frames, actions_BTA.unbind(1), has_action_BT.unbind(1), strict=True):
         told = form.tell(actions, has_action)
         state = form.enter(state, form.look_ahead(state, told), told, x, x.new_full((B,), sampler.context_sigma))
     return state

@@ -59,7 +59,7 @@ class WorldBatch:
 
 
 class WorldObjective(nn.Module):
-    """The mean over frames of loss / usual loss, and of the forecast's own loss where there is one.
+    """The mean over frames of loss / usual loss, and of the forecast's own loss.
 
     Args:
         denoiser: what is trained.
@@ -83,10 +83,9 @@ class WorldObjective(nn.Module):
         )  # fmt: skip
         loss, rows = errors.loss, loss_rows(b.sigma_BT, errors.loss)
         total, shown = (loss / self._usual(b.sigma_BT)).mean(), {"weighted": loss.detach().mean()}
-        if errors.forecast is not None:
-            forecast = errors.forecast.mean()
-            total, shown["forecast"] = total + forecast, forecast.detach()
-        return Outcome(total, shown, {"rows": rows})
+        forecast = errors.forecast.mean()
+        shown["forecast"] = forecast.detach()
+        return Outcome(total + forecast, shown, {"rows": rows})
 
 
 ClipSource = Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]]

@@ -81,16 +81,16 @@ class Expected:
     """What is known of frames before they are looked at, the same for both streams.
 
     Attributes:
-        center: m [B, 1, T, C, H, W]: where a frame is expected; zero where it has no past.
-        spread: how far from it, a standard deviation: of a whole frame [B, 1, T, 1, 1, 1] or of each value.
+        center: m [B, 1, T, C, H, W]: where a frame is expected.
+        spread: how far from it, a standard deviation of each value.
         scale: of the change from the last clean frame [B, 1, T, 1, 1, 1], which the loss is measured against.
-        forecast: where the first two come from, if from a forecast.
+        forecast: where the first two come from, with gradients.
     """
 
     center: Tensor
     spread: Tensor
     scale: Tensor
-    forecast: Forecast | None = None
+    forecast: Forecast
 
     def loss_weight(self, sigma_BT: Tensor) -> Tensor:
         """lambda [B, T] = (sigma^2 + scale^2) / (sigma scale)^2."""
@@ -147,22 +147,15 @@ class Denoiser(nn.Module):
     def expect(self, clean: Frames, count: int) -> Expected:
         """What the clean frames before each of the last `count`, and its actions, say of it: a Gaussian for each value.
 
-        The loss is measured against the usual change from the last clean frame, to which that frame's declared noise adds:
+        Before its first frame, which is given, an episode stood still: what is not there is a copy of the first one. The loss
+        is measured against the usual change from the last clean frame, to which that frame's declared noise adds:
         change_std^2 + sigma_clean^2.
         """
-        before = clean.x.shape[1] - count
-        first = max(1 - before, 0)  # the first frame has no past; of the others each has a last one
-        B, _, *shape = clean.x.shape
-        nothing, one = clean.x.new_zeros(B, first, *shape), clean.x.new_ones(B, first, 1, 1, 1)
-        if first == count:
-            return Expected(nothing[:, None], one[:, None], one[:, None])
-        last_sigma = clean.sigma[:, before + first - 1 : -1]
+        last_sigma = torch.cat([clean.sigma[:, :1], clean.sigma], dim=1)[:, -count - 1 : -1]
         scale = (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
         told = self._told(clean.actions, clean.has_action)
-        forecast = self.forecaster(*self._seen(clean.x, told, count - first), last_sigma)
-        center = torch.cat([nothing, forecast.mean.detach()], dim=1)
-        spread = torch.cat([one.expand_as(nothing), forecast.spread.detach()], dim=1)
-        return Expected(center[:, None], spread[:, None], torch.cat([one, scale], dim=1)[:, None], forecast)
+        forecast = self.forecaster(*self._seen(clean.x, told, count), last_sigma)
+        return Expected(forecast.mean.detach()[:, None], forecast.spread.detach()[:, None], scale[:, None], forecast)
 
     def make_masks(self, frames: int, device: torch.device) -> None:
         """Make the masks that attention needs on a GPU for clips of `frames` frames, before the network is compiled."""

@@ -115,36 +115,40 @@ class GenerationForm(nn.Module):
         no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
         return torch.cat([actions_BA * there, no_action], dim=-1)
 
-    def begin(self, batch: int, slots: int | None = None) -> RolloutState:
-        """The state of rollouts before their first frame.
+    def begin(self, first_BCHW: Tensor, sigma_B: Tensor, slots: int | None = None) -> RolloutState:
+        """The state of rollouts that are about to begin: their first frame has not entered yet, but is given.
+
+        Before it an episode stood still, so that its first frame is expected as in training: from copies of itself.
 
         Args:
-            batch: B.
-            slots: how many frames it has room for, if not the whole window: before more have entered, it must `grow`.
+            first_BCHW: the first frame of each rollout.
+            sigma_B: the noise level that it is declared to have.
+            slots: how many frames there is room for, if not the whole window: before more have entered, it must `grow`.
         """
-        c, like, slots = self.config, self.stem_ones, self._room(slots)
-        nothing = self.tell(like.new_zeros(batch, c.action_features), like.new_zeros(batch))
+        c, B, slots = self.config, first_BCHW.shape[0], self._room(slots)
+        nothing = self.tell(first_BCHW.new_zeros(B, c.action_features), first_BCHW.new_zeros(B))
         convs, keys, values = list[Tensor](), list[Tensor](), list[Tensor]()
         for block, (height, width) in self._sized():
-            convs.append(like.new_zeros(batch, 2, block.frame.shape[1], height, width))
+            convs.append(first_BCHW.new_zeros(B, 2, block.frame.shape[1], height, width))
             if block.attention is not None and block.looks_back:
                 D, pixels = block.attention.head_channels, slots * height * width
-                heads = len(block.attention.out) // D
-                keys.append(like.new_zeros(batch, heads, D, pixels))
-                values.append(like.new_zeros(batch, heads, D + 1, pixels))
+                heads = block.attention.out.shape[0] // D
+                keys.append(first_BCHW.new_zeros(B, heads, D, pixels))
+                values.append(first_BCHW.new_zeros(B, heads, D + 1, pixels))
         return RolloutState(
-            position=torch.zeros(batch, dtype=torch.int64, device=like.device),
-            clean=like.new_zeros(batch, self.frames_held, c.latent_channels, c.latent_height, c.latent_width),
-            clean_sigma=like.new_ones(batch),
+            position=torch.zeros(B, dtype=torch.int64, device=first_BCHW.device),
+            clean=first_BCHW[:, None].repeat(1, self.frames_held, 1, 1, 1),
+            clean_sigma=sigma_B.clone(),
             told=nothing[:, None].repeat(1, self.frames_held - 2, 1),
             convs=tuple(convs), keys=tuple(keys), values=tuple(values),
         )  # fmt: skip
 
     def check(self, state: RolloutState) -> None:
         """Raise ValueError if a state is of another architecture than this model's."""
-        mine = self.begin(1, 1)
-        slots = {held.shape[-1] // one.shape[-1] for held, one in zip(state.keys, mine.keys, strict=False)}
-        if shapes(state) != shapes(self.begin(1, *slots) if len(slots) == 1 else mine):
+        frame = self.stem.new_zeros(1, *self.latent_shape)
+        one = self.begin(frame, frame[:, 0, 0, 0], 1)
+        slots = state.keys[0].shape[-1] // one.keys[0].shape[-1] if state.keys and one.keys else 1
+        if shapes(state) != shapes(self.begin(frame, frame[:, 0, 0, 0], slots)):
             raise ValueError("a state of another model than this one")
 
     def grow(self, state: RolloutState, slots: int) -> RolloutState:
@@ -161,12 +165,15 @@ class GenerationForm(nn.Module):
     def look_ahead(self, state: RolloutState, told_BA: Tensor) -> Ahead:
         """All that is known of the next frame before it is looked at; `told_BA` from `tell`: the actions that lead to it."""
         has_past = (state.position > 0).to(told_BA.dtype)[:, None]
-        center, spread = self._expect(state, told_BA, has_past[..., None, None])
-        fixed = torch.cat([center, (spread / self.config.change_std).log().expand_as(center)], dim=1)
+        seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
+        told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
+        forecast = self.forecaster(seen[:, None], told[:, None], state.clean_sigma[:, None])
+        center, spread = forecast.mean[:, 0], forecast.spread[:, 0]
+        fixed = torch.cat([center, (spread / self.config.change_std).log()], dim=1)
         stem = self.stem_ones + same_conv(fixed, self.stem[:, self.config.latent_channels :])
         _, by_position, constant = self.gates.unbind(0)
         position = torch.log1p(state.position.to(told_BA.dtype))[:, None]
-        angles = tuple[Tensor, ...]()
+        angles: tuple[Tensor, ...] = ()
         if state.keys:
             D = self.config.unet.head_channels
             angles = tuple(
@@ -181,14 +188,6 @@ class GenerationForm(nn.Module):
             ),
             angles,
         )  # fmt: skip
-
-    def _expect(self, state: RolloutState, told_BA: Tensor, has_past: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the next frame is expected, and how far from it; `Denoiser.expect`."""
-        seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
-        told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
-        forecast = self.forecaster(seen[:, None], told[:, None], state.clean_sigma[:, None])
-        first = has_past == 0
-        return torch.where(first, 0, forecast.mean[:, 0]), torch.where(first, 1, forecast.spread[:, 0])
 
     def denoise(self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
         """D: the expected clean frame, given it noised at the noise levels sigma_B, above 0."""
@@ -215,9 +214,9 @@ class GenerationForm(nn.Module):
         attention = [part.attention for part in entering if part.attention is not None]
         return RolloutState(
             position=state.position + 1,
-            clean=shifted(state.clean, x_BCHW),
+            clean=torch.cat([state.clean[:, 1:], x_BCHW[:, None]], dim=1),
             clean_sigma=sigma_B,
-            told=torch.cat([state.told, told_BA[:, None]], dim=1)[:, 1:],
+            told=torch.cat([state.told, told_BA[:, None]], dim=1)[:, 1:].contiguous(),
             convs=tuple(shifted(held, part.conv) for held, part in zip(state.convs, entering, strict=True)),
             keys=tuple(written(held, key) for held, (key, _) in zip(state.keys, attention, strict=True)),
             values=tuple(written(held, value) for held, (_, value) in zip(state.values, attention, strict=True)),
@@ -238,7 +237,8 @@ class GenerationForm(nn.Module):
         of_frame, of_past = ((part * root)[..., None, None, None].unbind(1) for part in (1 - gate, gate))
 
         x = ahead.stem + same_conv(share * unit_change, self.stem[:, : self.config.latent_channels])
-        skips, entering, looking = [x], list[Entering](), 0
+        skips, looking = [x], 0
+        entering: list[Entering] = []
         for number, block in enumerate(self._each()):
             decoding = number - self._encoders
             if decoding >= 0 and self._uses_skip[decoding]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oniris_core.world.denoiser import Denoiser, Expected, Frames
+from oniris_core.world.denoiser import Denoiser, Frames
 
 TERMS = 4
 PAIRS = 10_000
@@ -97,12 +97,12 @@ class FrameErrors:
     Attributes:
         error: mean((D - x)^2).
         weight: lambda(sigma), the preconditioning's weight of it.
-        forecast: the loss of what was forecast, [B, T'] of the frames that have a past; None where there is no forecast.
+        forecast: the loss of what was forecast.
     """
 
     error: Tensor
     weight: Tensor
-    forecast: Tensor | None
+    forecast: Tensor
 
     @property
     def loss(self) -> Tensor:
@@ -133,19 +133,13 @@ def noised_errors(
     expected, x = denoiser.expect(clean, T), x_BTCHW[:, -T:]
     D_x = denoiser(clean, _noised(x, sigma_BT, noise_BTCHW), sigma_BT, expected)
     error = (D_x[:, 1] - x).square().mean((2, 3, 4))
-    return FrameErrors(error, expected.loss_weight(sigma_BT), _forecast_loss(denoiser, x, expected))
+    return FrameErrors(error, expected.loss_weight(sigma_BT), expected.forecast.loss(x, denoiser.config.change_std))
 
 
 def forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, clean: Frames, frames: int) -> Tensor:
-    """`FrameErrors.forecast` of the last `frames` frames alone, without the passes through the network that refines it.
-
-    Raises:
-        ValueError: the denoiser has no forecast, or no frame has a past.
-    """
-    forecast = _forecast_loss(denoiser, x_BTCHW[:, -frames:], denoiser.expect(clean, frames))
-    if forecast is None:
-        raise ValueError("this denoiser forecasts nothing of these clips")
-    return forecast
+    """`FrameErrors.forecast` of the last `frames` frames alone, without the passes through the network that refines it."""
+    expected = denoiser.expect(clean, frames)
+    return expected.forecast.loss(x_BTCHW[:, -frames:], denoiser.config.change_std)
 
 
 def clean_frames(
@@ -158,10 +152,3 @@ def clean_frames(
 
 def _noised(x_BTCHW: Tensor, sigma_BT: Tensor, noise_BTCHW: Tensor) -> Tensor:
     return x_BTCHW + sigma_BT[..., None, None, None] * noise_BTCHW
-
-
-def _forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, expected: Expected) -> Tensor | None:
-    if expected.forecast is None:
-        return None
-    came = x_BTCHW[:, -expected.forecast.mean.shape[1] :]
-    return expected.forecast.loss(came, denoiser.config.change_std)

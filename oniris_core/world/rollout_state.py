@@ -18,7 +18,7 @@ class RolloutState(NamedTuple):
 
     Attributes:
         position: int64 [B], frames that have entered, so the number of the next one.
-        clean: [B, F, C, H, W], the last frames, newest last; before the first frame, copies of it.
+        clean: [B, F, C, H, W], the last frames, newest last; before the first one, which is given, copies of it.
         clean_sigma: [B], the noise level that the newest is declared to have.
         told: [B, F - 2, A], what the network was told of the actions that led to the last frames, newest last.
         convs: of each block [B, 2, C, H, W], what its gated convolution read of the last two frames, older first.
@@ -77,7 +77,7 @@ class Ahead(NamedTuple):
 
     Attributes:
         center: m [B, C, H, W], where it is expected.
-        spread: standard deviation of what it may differ by, [B, 1, 1, 1] or of each value.
+        spread: standard deviation of what each value may differ by.
         stem: [B, C, H, W], what the network's first convolution makes of these.
         action: [B, E], the embedding of the action.
         gate: [B, blocks], what each gate adds for the frame's position; `past` 0 or 1 [B, 1]: whether there are frames before.
