@@ -145,3 +145,54 @@ def test_readme_names_commands_and_files_that_exist() -> None:
         assert (ROOT / link).exists(), link
     for picture in re.findall(r'src="([^"]+)"', text):
         assert (ROOT / picture).exists(), picture
+
+
+TEXTS = ("*.md", "*.toml", "*.yaml", "Makefile", "benchmarks/**/*.md", "benchmarks/**/*.py", "demo/*.md", "docs/*.md",
+         "oniris_core/**/*.py", "presets/*.yaml", "stages/*.py", "tests/*.py")  # fmt: skip
+DESIGN = ROOT / "docs/design.md"
+
+
+def test_documents_that_are_cited_exist() -> None:
+    """By anybody: docstrings, comments, messages and other documents. Names in capitals are of documents too."""
+    sections = set(re.findall(r"^## (\d+)\. ", DESIGN.read_text(), re.MULTILINE))
+    found = set[str]()
+    for file in (file for pattern in TEXTS for file in project_files(pattern)):
+        text = file.read_text()
+        for name in re.findall(r"(?:docs/)[\w-]+\.md|\b[A-Z]{4,}\.md", text):
+            assert (ROOT / name).exists() or (file.parent / name).exists(), f"{file} cites {name}"
+            found.add(name)
+        for numbers in re.findall(r"docs/design\.md, sections? (\d+(?: and \d+)*)", text):
+            assert set(numbers.split(" and ")) <= sections, f"{file} cites section {numbers} of docs/design.md"
+        if file.suffix == ".md":
+            for link in re.findall(r"\]\(([^)#:]+)\)", text):
+                assert (file.parent / link).exists(), f"{file} links to {link}"
+    assert {"docs/design.md", "docs/recordings.md", "README.md"} <= found
+
+
+def test_the_design_names_files_functions_and_parameters_that_exist() -> None:
+    text = DESIGN.read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(named) > 40
+    inner = [file.relative_to(ROOT).as_posix() for file in project_files("oniris_core/**/*.py")]
+    for name in named:
+        assert (ROOT / name).exists() or any(f"/{file}".endswith(f"/{name}") for file in inner), name
+    for section, key in re.findall(r"`(collect|train_vae|encode|train|render)\.(\w+)`", text):
+        assert key in defaults()[section], f"{section}.{key}"
+    code = {file: ast.parse(file.read_text()) for file in project_files("tests/*.py")}
+    tests = {node.name for tree in code.values() for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert set(re.findall(r"`(test_\w+)`", text)) <= tests
+
+
+def test_a_frames_journey_passes_functions_that_exist() -> None:
+    """Each is defined in the file that the table names beside it."""
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| `([\w/]+\.py)` \|", DESIGN.read_text(), re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) > 20
+    for number, names, file in rows:
+        body = ast.parse((ROOT / "oniris_core" / file).read_text()).body
+        known = {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for name in re.findall(r"`([\w.]+)`", names):
+            outer, _, method = name.partition(".")
+            assert outer in known, f"row {number}: there is no {name} in {file}"
+            methods = {node.name for node in known[outer].body if isinstance(node, ast.FunctionDef)}
+            assert not method or method in methods, f"row {number}: there is no {name} in {file}"

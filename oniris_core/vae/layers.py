@@ -1,4 +1,4 @@
-"""Layers of the group-causal VAE (DESIGN.md section 3). Axes: B batch, T frames, C channels, H, W.
+"""Layers of the group-causal VAE (docs/design.md, section 2). Axes: B batch, T frames, C channels, H, W.
 
 Every frame at a level belongs to a group of `g` frames that one latent frame will stand for. Output group n depends on
 input groups up to n; the only memory between chunks of a video is the last group that each convolution read.

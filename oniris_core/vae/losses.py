@@ -1,4 +1,4 @@
-"""Losses of the VAE, one function each (DESIGN.md section 3)."""
+"""Losses of the VAE, one function each (docs/design.md, section 2)."""
 
 import math
 from collections.abc import Callable

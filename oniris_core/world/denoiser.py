@@ -1,4 +1,4 @@
-"""The denoiser in the form that trains: preconditioning around the UNet (arXiv 2206.00364, table 1; DESIGN.md section 4).
+"""The denoiser in the form that trains: preconditioning around the UNet (arXiv 2206.00364, table 1; docs/design.md, section 3).
 
 It runs whole clips, both streams in one pass; `generation_form` runs the same weights a frame at a time. Information crosses
 frames in two modules only, `GatedCausalConv` and `Attention`, and only so:

@@ -1,4 +1,4 @@
-"""The training loss (DESIGN.md section 5): per frame, weighted by its noise level, divided by what is usual there."""
+"""The training loss (docs/design.md, section 3): per frame, weighted by its noise level, divided by what is usual there."""
 
 import math
 from dataclasses import dataclass

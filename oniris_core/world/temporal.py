@@ -1,4 +1,4 @@
-"""The two modules in which information crosses frames (DESIGN.md sections 2 and 4).
+"""The two modules in which information crosses frames (docs/design.md, sections 1 and 3).
 
 Axes: B batch, S streams, T frames, C channels, H, W; N heads, P pixels, D channels of a head.
 """

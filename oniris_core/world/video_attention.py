@@ -1,4 +1,4 @@
-"""Attention over the frames of whole clips in two exact forms (DESIGN.md section 2): dense pieces, and block-sparse.
+"""Attention over the frames of whole clips in two exact forms (docs/design.md, sections 1 and 4): dense pieces, block-sparse.
 
     clean_i   reads the last `window` clean frames before it and itself
     noised_i  reads the same clean frames and itself
