@@ -1,6 +1,6 @@
 """The dense-mask reference: the same weights, run as one long sequence of frames with an explicit mask, no cuts.
 
-It shares no code with `Attention._over_time` or the pairing in `GatedCausalConv`; it patches both with the plain forms.
+It shares no code with `attend_parallel` or the pairing in `GatedCausalConv`; it patches both with the plain forms.
 """
 
 import contextlib
