@@ -141,7 +141,9 @@ def lerobot3(root: Path, lengths: tuple[int, ...] = (12, 9, 7), images: bool = F
         }
         for index, actions in enumerate(taken) for i, action in enumerate(actions)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(table), root / "data/chunk-000/file-000.parquet", row_group_size=max(8, len(table) // 4))
+    pq.write_table(
+        pa.Table.from_pylist(table), root / "data/chunk-000/file-000.parquet", row_group_size=max(8, len(table) // 4)
+    )
 
     episodes = [
         {
