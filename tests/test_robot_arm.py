@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from examples.robot_arm import lerobot
 from examples.robot_arm.__main__ import main
 from examples.robot_arm.arm import BASE, BLOCK, CAMERAS, FORE, SIZE, TABLE, UPPER, Arm, along, play, reach
+from examples.robot_arm.measure import places
 from oniris_core.data.episodes import open_episodes
 from tests.conftest import Run
 
@@ -110,3 +111,12 @@ def test_the_arm_reaches_pushes_and_keeps_the_block_on_the_table() -> None:
     for x in np.linspace(-0.2, -1.05, 40):
         arm.step(reach(np.array([x, 0.3])))
     assert TABLE - 0.1 < BLOCK - arm.block[0] < TABLE + 0.05
+
+
+def test_gripper_and_block_are_found_by_their_colours() -> None:
+    rows = [row for seed in range(3) for row in play(np.random.default_rng(seed), 20)]
+    frames = np.stack([row.pictures["overhead"] for row in rows])
+    found = places(np.asarray(frames).reshape(-1, 64, 2, 64, 2, 3).mean((2, 4)).astype(np.uint8))
+    assert np.linalg.norm(found["block"] - [row.block[:2] for row in rows], axis=1).max() < 0.03
+    assert np.linalg.norm(found["gripper"] - forward(np.stack([row.state for row in rows])), axis=1).max() < 0.03
+    assert np.isnan(places(np.full((1, 64, 64, 3), 190, np.uint8))["block"]).all()
