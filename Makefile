@@ -2,6 +2,7 @@
 # make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
 # make test    set up, then run the tests
 # make lint    formatting, lint, types and import floors
+# make docs    the documents and the library's docstrings as a site: site/index.html
 # make dag     the picture of the pipeline
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: repro demo test lint dag setup clean git
+.PHONY: repro demo test lint docs dag setup clean git
 
 repro: git
 	$(BIN)/dvc repro
@@ -46,6 +47,12 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pip check
 
+# From nothing, as only a page that is read is looked through for dead links.
+docs: $(READY)
+	rm -rf site docs/api
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site
+	@echo "Done: open site/index.html"
+
 dag: git
 	$(BIN)/dvc dag
 
@@ -67,4 +74,4 @@ $(READY): requirements.lock
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site docs/api
