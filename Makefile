@@ -1,6 +1,7 @@
 # make repro   set up, then run the whole pipeline: videos in renders/
 # make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
 # make test    set up, then run the tests
+# make quick   set up, then those tests that are quick: at most three minutes on two cores
 # make lint    formatting, lint, types and import floors
 # make docs    the documents and the library's docstrings as a site: site/index.html
 # make dag     the picture of the pipeline
@@ -19,7 +20,7 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: repro demo test lint docs dag setup clean git
+.PHONY: repro demo test lint dag setup clean git
 
 repro: git
 	$(BIN)/dvc repro
@@ -40,6 +41,13 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
+# What is wrong with most changes is seen here: the house, command lines, stores, and that all forms of a network give the same numbers.
+QUICK := project switches data scores averages vae video_attention world sampling
+
+.PHONY: quick
+quick: $(READY)
+	$(BIN)/python -m pytest -m "not pipeline" $(QUICK:%=tests/test_%.py) $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,6 +55,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pip check
 
+.PHONY: docs
 # From nothing, as only a page that is read is looked through for dead links.
 docs: $(READY)
 	rm -rf site docs/api
