@@ -2,7 +2,9 @@
 # make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
 # make play    set up, then serve the weights in demo/ as a page to play, beside the true simulator
 # make test    set up, then run the tests
+# make quick   set up, then those tests that are quick: at most three minutes on two cores
 # make lint    formatting, lint, types and import floors
+# make docs    the documents and the library's docstrings as a site: site/index.html
 # make dag     the picture of the pipeline
 
 PYTHON ?= python3
@@ -44,12 +46,26 @@ play: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# What is wrong with most changes is seen here: the house, command lines, stores, and that all forms of a network give the same numbers.
+QUICK := project switches data scores averages vae video_attention world sampling
+
+.PHONY: quick
+quick: $(READY)
+	$(BIN)/python -m pytest -m "not pipeline" $(QUICK:%=tests/test_%.py) $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pip check
+
+.PHONY: docs
+# From nothing, as only a page that is read is looked through for dead links.
+docs: $(READY)
+	rm -rf site docs/api
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site
+	@echo "Done: open site/index.html"
 
 dag: git
 	$(BIN)/dvc dag
@@ -72,4 +88,4 @@ $(READY): requirements.lock
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site docs/api

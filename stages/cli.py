@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from typer.core import TyperCommand
 
@@ -96,20 +98,35 @@ class StageCommand(TyperCommand):
             signal.signal(signal.SIGTERM, _leave_as_you_are)
         sys.exit(0)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line. A switch that is given a value is refused with how it is said."""
+        for option in self.params:
+            switches = [*option.opts, *option.secondary_opts] if getattr(option, "is_flag", False) else []
+            for name in switches:
+                given = [one.partition("=")[2] for one in args if one.startswith(f"{name}=")]
+                given += [after for one, after in pairwise(args) if one == name and not after.startswith("-")]
+                if given:
+                    raise UserError(
+                        f"{name} is a switch and takes no value ('{given[0]}'): say {' or '.join(switches)}"
+                    )
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Show each parameter with its value in params.yaml, where that can be read."""
         try:
             content = read_yaml(PARAMS_FILE)
         except UserError:
             content = {}
-        described = {option: getattr(option, "help", None) for option in self.params}
-        for option in self.params:
+        before = [(option, getattr(option, "help", None), option.secondary_opts) for option in self.params]
+        for option, text, off in before:
             section = (getattr(option, "rich_help_panel", None) or "").removeprefix(PANEL)
-            if option.name in content.get(section, {}):
-                option.help = f"{option.help} (params.yaml: {content[section][option.name]})"  # type: ignore[attr-defined]
+            notes = [f"params.yaml: {content[section][option.name]}"] if option.name in content.get(section, {}) else []
+            notes += [f"off: {off[0]}"] if off else []
+            option.help = f"{text} ({'; '.join(notes)})" if notes else text  # type: ignore[attr-defined]
+            option.secondary_opts = []  # a column of their own would leave the texts no room
         super().format_help(ctx, formatter)
-        for option, text in described.items():
-            option.help = text  # type: ignore[attr-defined]
+        for option, text, off in before:
+            option.help, option.secondary_opts = text, off  # type: ignore[attr-defined]
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
@@ -145,13 +162,15 @@ def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Call
                   for field, info in m.model_fields.items()}  # fmt: skip
 
         def command(**options: Any) -> None:
-            arguments = [f"--{o.replace('_', '-')}={value}" for o, value in options.items() if value is not None]
+            arguments = [_as_argument(option, value) for option, value in options.items()
+                         # a switch that only this stage has is off unless it is said
+                         if value is not None and (option in fields or value is not False)]  # fmt: skip
             file = options.pop("params")
             given: dict[str, dict[str, Any]] = {"common": {}, name: {}}
             for field, (section, _) in fields.items():
-                text = options.pop(field)
-                if text is not None:
-                    given[section][field] = parse_value(text)
+                value = options.pop(field)
+                if value is not None:
+                    given[section][field] = parse_value(value) if isinstance(value, str) else value
             content = read_yaml(file)
             settings = Settings(
                 load_section(CommonParams, "common", content, file, given["common"]),
@@ -167,7 +186,7 @@ def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Call
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [_for_typer(p) for p in paths]
             + [_params_option()]
-            + [_option(field, section, info.description or "") for field, (section, info) in fields.items()]
+            + [_option(field, section, info) for field, (section, info) in fields.items()]
         )  # fmt: skip
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(cls=StageCommand, context_settings={"help_option_names": ["-h", "--help"]})(command)
@@ -188,14 +207,23 @@ def _params_option() -> inspect.Parameter:
     return inspect.Parameter("params", inspect.Parameter.KEYWORD_ONLY, default=PARAMS_FILE, annotation=annotation)
 
 
-def _option(field: str, section: str, description: str) -> inspect.Parameter:
+def _option(field: str, section: str, info: FieldInfo) -> inspect.Parameter:
+    """A switch where the parameter is true or false, and elsewhere an option whose text is read as params.yaml would be."""
+    name = field.replace("_", "-")
+    kind, names = (bool, f"--{name}/--no-{name}") if info.annotation is bool else (str, f"--{name}")
     option = typer.Option(
-        f"--{field.replace('_', '-')}", help=description, metavar="VALUE", show_default=False,
+        names, help=info.description or "", metavar=None if kind is bool else "VALUE", show_default=False,
         rich_help_panel=PANEL + section,
     )  # fmt: skip
-    return inspect.Parameter(
-        field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
-    )
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _as_argument(option: str, value: Any) -> str:
+    name = option.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={value}"
 
 
 def _announce(

@@ -26,7 +26,7 @@ from tests.imports import closure
 from tests.test_cli import one_error
 from tests.worlds import shown
 
-SHOW = ("--env-id", "tests.worlds:Show-v0", "--import-env-module", "true", "--random-share", "1", "--heuristic-share", "0",
+SHOW = ("--env-id", "tests.worlds:Show-v0", "--import-env-module", "--random-share", "1", "--heuristic-share", "0",
         "--episodes", "4", "--height", "6", "--width", "9", "--short-frames", "0")  # fmt: skip
 KIT = ("oniris_core.data.rollouts",)
 
@@ -154,7 +154,7 @@ def test_what_does_not_repeat_itself_is_said_and_recorded(params_only: Path, run
 
 @pytest.mark.pipeline
 def test_a_policy_is_recorded_with_its_identity(params_only: Path, run: Run) -> None:
-    options = ("--policy", "tests.worlds:Counts", "--policy-share", 0.5, "--random-share", 0.5, "--import-code", "true")
+    options = ("--policy", "tests.worlds:Counts", "--policy-share", 0.5, "--random-share", 0.5, "--import-code")
     assert run(params_only, "collect", *SHOW, *options, "--workers", 1).exit_code == 0
     imported = open_episodes(params_only / "data/episodes.zarr").attributes["imported"]
     assert imported.keys() == {"tests.worlds", "tests.worlds:Counts"}

@@ -170,7 +170,7 @@ def test_half_precision_and_compiled_networks_train(stage: str, tiny_pipeline: P
     with patch(
         "torch.compile", lambda module, **_: compiled(module, backend="eager", dynamic=False)
     ):  # that of machines: minutes
-        traced = metrics("--compile", "true")
+        traced = metrics("--compile")
     for name, value in plain.items():
         torch.testing.assert_close(traced[name], value, atol=1e-5, rtol=1e-4)
     differences = [float((half[name].float() - plain[name].float()).abs().max()) for name in plain]

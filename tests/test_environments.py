@@ -327,11 +327,11 @@ def test_faults_of_an_environment_are_named(fault: str, pattern: str) -> None:
         (["--dask-address", "tcp://127.0.0.1:9"], r"no Dask scheduler answers at collect.dask_address = tcp://127.0.0.1:9"),
         (["--dask-address", "nonsense"], r"no Dask scheduler answers at collect.dask_address = nonsense"),
         (
-            ["--import-code", "true", "--policy", "no.pt", "--policy-share", "0.4", "--heuristic-share", "0.2"],
+            ["--import-code", "--policy", "no.pt", "--policy-share", "0.4", "--heuristic-share", "0.2"],
             r"policy 'no.pt' cannot be read: No such file",
         ),
         (
-            ["--import-code", "true", "--policy", "nothing", "--policy-share", "0.4", "--heuristic-share", "0.2"],
+            ["--import-code", "--policy", "nothing", "--policy-share", "0.4", "--heuristic-share", "0.2"],
             r"policy 'nothing' must be module:callable, or a file that ends in .pt or .zip",
         ),
     ],

@@ -96,7 +96,7 @@ def test_the_options_follow_what_was_found_wrong(tmp_path: Path) -> None:
     assert program._what_is_right(results, tmp_path) == {}
     assert not results.at_most("compiled against eager", float("nan"), 1e-2)
     options = program._what_is_right(Results(tmp_path, "learned", 1.0), tmp_path)
-    assert options == {"train_vae": ["--compile", "false"], "train": ["--compile", "false"]}
+    assert options == {"train_vae": ["--no-compile"], "train": ["--no-compile"]}
     assert "not compiled" in read_rows(tmp_path, "learned")[0]["value"]
 
 

@@ -173,7 +173,7 @@ def _what_is_right(results: Results, out: Path) -> dict[str, list[str]]:
         results.add("attention", "in dense pieces: the compiled form was wrong")
     if any(what.startswith("compiled") for what in wrong):
         results.add("networks", "not compiled: compiled ones were wrong")
-        return {stage: ["--compile", "false"] for stage in ("train_vae", "train")}
+        return {stage: ["--no-compile"] for stage in ("train_vae", "train")}
     return {}
 
 
