@@ -3,6 +3,8 @@
 _WHOLE_MODEL = "generation follows the whole model, without guidance: leave it out"
 
 GONE: dict[tuple[str, str], str] = {
+    ("collect", "recording_action_leads_to"): "it is recording_action_lag now, in frames (same_frame is -1)",
+    ("train", "forecast_frames"): "it is forecast_ages now, a list: how many latent frames ago",
     ("train", "frame_only_share"): "there is no model without a past any more: leave it out",
     ("train", "action_drop_share"): "there is no model without actions any more: leave it out",
     (
@@ -13,6 +15,8 @@ GONE: dict[tuple[str, str], str] = {
     ("train", "forecast_attention"): "the forecast always sees the whole of the last frame: leave it out",
     ("train", "gate_start"): "a gate on the past always starts at 0.6: leave it out",
     ("train", "targets"): "all frames of a clip are learned from: leave it out",
+    ("render", "action_probes"): "it is probes now",
+    ("render", "sample_contexts"): "every context is continued samples times now: leave it out",
     ("render", "temperature"): "frames are drawn as the model was trained to: leave it out",
     ("render", "still_change"): "nothing is held still any more: leave it out",
     ("render", "resamples"): "intervals come from 1000 resamples: leave it out",
