@@ -28,7 +28,7 @@ from oniris_core.world.denoiser import Denoiser
 from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.loss import ExpectedLoss
 
-SAMPLER = Sampler(steps=8, sigma_max=5.0, sigma_min=0.1, rho=3.0, context_sigma=0.05)
+SAMPLER = Sampler(steps=8, sigma_max=5.0, sigma_min=0.1, rho=3.0, context_sigma=0.07)
 CLIPS = 16
 """Held-out clips over which the error by solver step is averaged."""
 
