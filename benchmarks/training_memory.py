@@ -29,7 +29,6 @@ CASES: tuple[tuple[str, str, int, tuple[int, int, int], dict[str, Any]], ...] = 
     ("train_vae", "csgo", 8, (3, 64, 64), {}),
     ("train", "cpu", 32, (16, 8, 8), {}),
     ("train", "cpu", 32, (16, 8, 8), {"blocks": 3}),
-    ("train", "cpu", 32, (16, 8, 8), {"precondition": "past", "forecast_only_share": 0.0}),
     ("train", "tiny", 400, (4, 4, 4), {}),
     ("train", "gpu64", 8, (24, 8, 8), {}),
     ("train", "gpu64", 8, (24, 8, 8), {"video_attention": [False, False]}),
@@ -83,16 +82,11 @@ def measure(
 
         p = build(TrainParams, section, values, "benchmark")
         unet = UNetConfig(
-            p.channels, p.channel_mult, p.blocks, p.video_attention, p.frame_attention, p.head_channels, p.window, p.gate_start
+            p.channels, p.channel_mult, p.blocks, p.video_attention, p.frame_attention, p.head_channels, p.window
         )  # fmt: skip
-        denoiser = Denoiser(DenoiserConfig(
-            unet, *size, 16, 0.35, p.precondition, p.forecast_channels, p.forecast_ages, p.forecast_attention
-        ))  # fmt: skip
+        denoiser = Denoiser(DenoiserConfig(unet, *size, 16, 0.35, p.forecast_channels, p.forecast_ages))
         force_normalize_(denoiser)
-        objective, before = (
-            WorldObjective(denoiser, torch.ones_like),
-            p.forecast_ages[-1] if p.precondition == "forecast" else 0,
-        )
+        objective, before = WorldObjective(denoiser, torch.ones_like), p.forecast_ages[-1]
         foreseen = p.clip_bytes(size, before)
 
         def batch(count: int) -> Any:
@@ -100,7 +94,7 @@ def measure(
             return WorldBatch(
                 torch.randn(count, rows, *size), torch.randn(count, rows, 16), torch.ones(count, rows, dtype=torch.bool),
                 torch.ones(count, p.clip_latents), torch.randn(count, p.clip_latents, *size), torch.full((count,), 0.1),
-                torch.randn(count, rows, *size), "all",
+                torch.randn(count, rows, *size), forecast_only=False,
             )  # fmt: skip
 
     def step(count: int) -> int:

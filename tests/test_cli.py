@@ -347,4 +347,6 @@ def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: R
 
 
 def test_every_stage_is_listed() -> None:
-    assert set(STAGES) | {"preset"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")} - {"cli"}
+    assert (
+        set(STAGES) | {"preset", "play"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")} - {"cli"}
+    )

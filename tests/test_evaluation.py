@@ -23,7 +23,10 @@ from oniris_core.evaluation.rollouts import Dreamer, Rollouts, roll_out
 from oniris_core.evaluation.states.registry import reader_for
 from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips
 from oniris_core.sampling.autoregressive import Sampler
+from oniris_core.sampling.stepper import Stepper
+from oniris_core.vae.codec import Codec
 from oniris_core.vae.store import load_vae
+from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.store import load_world
 from tests.test_data import PARAMS
 
@@ -179,8 +182,8 @@ def test_zarr_groups_do_not_mind_the_manifest(tiny_pipeline) -> None:
 def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipeline: Path) -> None:
     frames = open_episodes(tiny_pipeline / "data/episodes.zarr")
     latents = open_latents(tiny_pipeline / "data/latents.zarr")
-    vae, _ = load_vae(tiny_pipeline / "models/vae")
-    denoiser = load_world(tiny_pipeline / "models/world", 0.05).denoiser
+    codec, model = Codec(*load_vae(tiny_pipeline / "models/vae")), load_world(tiny_pipeline / "models/world", 0.05)
+    denoiser = model.denoiser
     with torch.no_grad():  # six steps have taught it nothing; make it listen to actions, without its noise growing
         denoiser.unet.head_gain.fill_(0.1)
         for block in [*denoiser.unet.encoder, *denoiser.unet.decoder]:
@@ -189,8 +192,8 @@ def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipelin
     two = evaluation_set(replace(frames, split=np.ones_like(frames.split)), 2, 2, 2, 4)
 
     def dreamer(batch: int) -> Dreamer:
-        sampler = Sampler(2, 3, 0.1, 3, 0, 1, 0.05)
-        return Dreamer(denoiser, vae, latents, sampler, torch.device("cpu"), batch, 0, ticks.append)
+        stepper = Stepper(replace(model, form=GenerationForm(denoiser)), codec, Sampler(2, 3, 0.1, 3, 0.05))
+        return Dreamer(stepper, latents, batch, 0, ticks.append)
 
     def go(chosen: EvaluationSet, batch: int = 2) -> Rollouts:
         return roll_out(dreamer(batch), chosen, 2, np.arange(len(chosen.seeds)))

@@ -477,13 +477,13 @@ def test_the_numbers_do_not_depend_on_the_batch_and_the_same_seed_gives_the_same
 
 
 def test_what_is_not_finite_is_counted_and_black(pipeline: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oniris_core.evaluation import rollouts
+    from oniris_core.sampling import stepper
 
-    def broken(*arguments: object, real: Callable = rollouts.generate):
-        for x in real(*arguments):
-            yield x * torch.nan
+    def broken(*arguments: object, real: Callable = stepper.next_frame):
+        state, x = real(*arguments)
+        return state._replace(clean=state.clean * torch.nan), x * torch.nan
 
-    monkeypatch.setattr(rollouts, "generate", broken)
+    monkeypatch.setattr(stepper, "next_frame", broken)
     result = run(pipeline, "render")
     assert result.exit_code == 0, result.output
     metrics = evaluated(pipeline)

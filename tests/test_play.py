@@ -67,7 +67,7 @@ def test_what_is_shown_is_what_a_rollout_gives(demo) -> None:
         )
     # A context computed once or four times side by side is rounded otherwise; the noise is another whole matter.
     assert np.abs(futures - four).max() <= 2
-    assert np.abs(futures[1] - futures[0]).max() > 10
+    assert np.abs(futures[1] - futures[0]).max() > 3  # of the very first latent frame
 
 
 def catch_up(session: Session) -> int:

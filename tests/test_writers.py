@@ -124,8 +124,8 @@ class SavedWorld(Writer):
 @functools.cache
 def denoiser(seed: int) -> Denoiser:
     torch.manual_seed(seed)
-    unet = UNetConfig(4, (1, 1), 1, (False, True), (False, False), 4, 4, 0.3)
-    return Denoiser(DenoiserConfig(unet, 2, 2, 2, 2, 0.3, "past"))
+    unet = UNetConfig(4, (1, 1), 1, (False, True), (False, False), 4, 4)
+    return Denoiser(DenoiserConfig(unet, 2, 2, 2, 2, 0.3, 4, (1, 2)))
 
 
 class Report(Writer):
