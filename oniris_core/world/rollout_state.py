@@ -80,7 +80,8 @@ class Ahead(NamedTuple):
         spread: standard deviation of what each value may differ by.
         stem: [B, C, H, W], what the network's first convolution makes of these.
         action: [B, E], the embedding of the action.
-        gate: [B, blocks], what each gate adds for the frame's position; `past` 0 or 1 [B, 1]: whether there are frames before.
+        gate: [B, blocks], what the gates' positions and constants add up to.
+        has_past: [B, 1], 0 at the first frame of a rollout, else 1.
         past: of each block, what its gated convolution makes of the two frames before.
         angles: cosine and sine [B, 2, 1, D / 2, 1] for queries (scaled by 1 / sqrt(D)) and keys, or nothing.
     """
