@@ -136,7 +136,7 @@ class Dreamer:
     def reconstruct(self, episodes: np.ndarray, groups: int) -> np.ndarray:
         """uint8 [K, T, H, W, 3]: the latents of episodes, decoded."""
         parts: Iterable[np.ndarray] = np.array_split(episodes, -(-len(episodes) // self.batch))
-        decoded = (self.vae.decode(self._raw(self.context(part, groups)))[0] for part in parts)
+        decoded = (self.vae.decode(self.stepper.raw(self.context(part, groups)))[0] for part in parts)
         return np.concatenate([frames.cpu().numpy() for frames in decoded])
 
     def through_vae(self, frames: np.ndarray) -> np.ndarray:
@@ -146,12 +146,6 @@ class Dreamer:
             z, _ = self.vae.encode(torch.from_numpy(part).to(self.stepper.device))
             made.append(self.vae.decode(z.half().float())[0].cpu().numpy())
         return np.concatenate(made)
-
-    def _raw(self, z_BGCHW: Tensor) -> Tensor:
-        mean, std = (
-            torch.from_numpy(a).to(z_BGCHW)[:, None, None] for a in (self.stepper.world.mean, self.stepper.world.std)
-        )
-        return z_BGCHW * std + mean
 
 
 def foreign_actions(chosen: EvaluationSet) -> np.ndarray:

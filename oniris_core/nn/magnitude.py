@@ -81,12 +81,17 @@ class MPConv(nn.Module):
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         """[N, c_in, H, W] to [N, c_out, H, W], or [..., c_in] to [..., c_out]; times `gain`."""
+        if not self.kernel:
+            return F.linear(x, self.scaled_weight(gain))
+        return F.conv2d(x, self.scaled_weight(gain, *x.shape[-2:]), padding=self.kernel // 2)
+
+    def scaled_weight(self, gain: Tensor | float = 1.0, height: int = 0, width: int = 0) -> Tensor:
+        """What it multiplies by, times `gain`: for frames of height x width pixels if it is a convolution."""
         scale = 1 / math.sqrt(self.weight[0].numel())
         if self.kernel:
-            scale *= border_gain(self.kernel, *x.shape[-2:])
+            scale *= border_gain(self.kernel, height, width)
         weight = self.weight if self.settled else normalize(self.weight, tuple(range(1, self.weight.ndim)))
-        weight = weight * (gain * scale)
-        return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
+        return weight * (gain * scale)
 
 
 @torch.no_grad()

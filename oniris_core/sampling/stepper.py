@@ -135,9 +135,13 @@ class Stepper:
             raise ValueError(f"actions of shape {list(actions.shape)} do not fit {['B', 'T', *shape]}")
         return torch.from_numpy(spec.encode(actions)).to(self.device)
 
+    def raw(self, z: Tensor) -> Tensor:
+        """Standardised latents [..., C, h, w] as the VAE gives them."""
+        return z * self._std + self._mean
+
     @torch.inference_mode()
     def _decode(self, state: StreamState, x_BCHW: Tensor) -> tuple[StreamState, Tensor]:
-        state, pixels = self.decoder(state, x_BCHW * self._std + self._mean)
+        state, pixels = self.decoder(state, self.raw(x_BCHW))
         return state, to_uint8(pixels)
 
 

@@ -126,6 +126,12 @@ class Preconditioning:
         return torch.rsqrt(self.sigma.square() + self.spread.square())
 
 
+def told_of(actions: Tensor, has_action: Tensor) -> Tensor:
+    """[..., A + 1]: what the network is told of actions [..., A], some of which may not be known: has_action [...]."""
+    there = has_action[..., None].to(actions.dtype)
+    return torch.cat([actions * there, (1 - there) * (actions.shape[-1] + 1) ** 0.5], dim=-1)
+
+
 class Denoiser(nn.Module):
     """D(x; sigma, actions, past): the expected clean frame, given a noised one, its actions and the past."""
 
@@ -153,7 +159,7 @@ class Denoiser(nn.Module):
         """
         last_sigma = torch.cat([clean.sigma[:, :1], clean.sigma], dim=1)[:, -count - 1 : -1]
         scale = (self.config.change_std**2 + last_sigma.square()).sqrt()[..., None, None, None]
-        told = self._told(clean.actions, clean.has_action)
+        told = told_of(clean.actions, clean.has_action)
         forecast = self.forecaster(*self._seen(clean.x, told, count), last_sigma)
         return Expected(forecast.mean.detach()[:, None], forecast.spread.detach()[:, None], scale[:, None], forecast)
 
@@ -170,7 +176,7 @@ class Denoiser(nn.Module):
         """What the forecaster sees for each of the last `count` frames; before the first one nothing moved or was asked for."""
         ages = self.config.forecast_ages
         oldest = ages[-1]
-        none = self._told(told_BTA[:, :1, :-1], told_BTA.new_zeros(len(told_BTA), 1))
+        none = told_of(told_BTA[:, :1, :-1], told_BTA.new_zeros(len(told_BTA), 1))
         clean = torch.cat([clean_BTCHW[:, :1].expand(-1, oldest, -1, -1, -1), clean_BTCHW], dim=1)
         told = torch.cat([none.expand(-1, oldest, -1), told_BTA], dim=1)
 
@@ -179,11 +185,6 @@ class Denoiser(nn.Module):
             return torch.stack([values[:, end - count - age : end - age] for age in ages], dim=2)
 
         return ago(clean, ages), ago(told, range(oldest - 1))
-
-    def _told(self, actions_BTA: Tensor, has_action_BT: Tensor) -> Tensor:
-        there = has_action_BT[..., None].to(actions_BTA.dtype)
-        no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
-        return torch.cat([actions_BTA * there, no_action], dim=-1)
 
     def forward(self, clean: Frames, x_BTCHW: Tensor, sigma_BT: Tensor, expected: Expected | None = None) -> Tensor:
         """Denoise both streams of a clip.
@@ -206,7 +207,7 @@ class Denoiser(nn.Module):
         x_BSTCHW, sigma_BST = torch.stack([clip.x, x_BTCHW], dim=1), torch.stack([clip.sigma, sigma_BT], dim=1)
         pre, center = Preconditioning(known.spread, sigma_BST[..., None, None, None]), known.center
         c_noise_BST = sigma_BST.log() / 4
-        actions = self.action(self._told(clip.actions, clip.has_action))[:, None]
+        actions = self.action(told_of(clip.actions, clip.has_action))[:, None]
         embedding = mp_silu(mp_sum(self.noise(self.fourier(c_noise_BST)), actions, 0.5))
         info = FrameInfo(embedding, c_noise_BST, torch.arange(T, device=x_BTCHW.device))
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oniris_core.nn.magnitude import MPConv, border_gain, normalize
+from oniris_core.nn.magnitude import MPConv, normalize
 from oniris_core.world.temporal import Attention
 from oniris_core.world.unet import Block
 
@@ -23,10 +23,7 @@ STAYS, ADDED = (share / math.hypot(0.7, 0.3) for share in (0.7, 0.3))  # of mp_s
 
 def folded(conv: MPConv, height: int = 0, width: int = 0, gain: Tensor | float = 1.0) -> Tensor:
     """The weight by which `conv` multiplies, for frames of height x width pixels if it is a convolution, times `gain`."""
-    scale = 1 / math.sqrt(conv.weight[0].numel())
-    if conv.kernel:
-        scale *= border_gain(conv.kernel, height, width)
-    return (normalize(conv.weight, tuple(range(1, conv.weight.ndim))) * (gain * scale)).detach().clone()
+    return conv.scaled_weight(gain, height, width).detach().clone()
 
 
 def same_conv(x: Tensor, weight: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oniris_core.nn.magnitude import settle_
+from oniris_core.nn.magnitude import mp_cat, settle_
 from oniris_core.nn.rotary import rotary_angles
-from oniris_core.world.denoiser import Denoiser
+from oniris_core.world.denoiser import Denoiser, told_of
 from oniris_core.world.folded_blocks import Entering, FoldedBlock, folded, same_conv
 from oniris_core.world.rollout_state import Ahead, RolloutState, shapes
 
@@ -67,6 +67,8 @@ class GenerationForm(nn.Module):
             self.blocks.append(FoldedBlock(block, height, width))
         self._sizes, self._encoders, self._uses_skip = sizes, len(unet.encoder), list(unet.uses_skip)
         self._window, self._compiled = config.unet.window, False
+        self._pixels = next((h * w for block, (h, w) in self._sized() if block.looks_back), 0)
+        self._shapes = dict[int, list[tuple[int, ...]]]()  # of states with so many slots, without the batch
         # The embeddings and gates of all blocks at once.
         self.register_buffer("embeddings", torch.cat([block.embedding for block in self._each()]))
         self.register_buffer("gates", torch.stack([block.gate for block in self._each()], dim=1))  # [3, blocks]
@@ -111,9 +113,7 @@ class GenerationForm(nn.Module):
 
     def tell(self, actions_BA: Tensor, has_action_B: Tensor) -> Tensor:
         """[B, A + 1]: what the network is told of actions, some of which may not be known."""
-        there = has_action_B[:, None].to(actions_BA.dtype)
-        no_action = (1 - there) * (self.config.action_features + 1) ** 0.5
-        return torch.cat([actions_BA * there, no_action], dim=-1)
+        return told_of(actions_BA, has_action_B)
 
     def begin(self, first_BCHW: Tensor, sigma_B: Tensor, slots: int | None = None) -> RolloutState:
         """The state of rollouts that are about to begin: their first frame has not entered yet, but is given.
@@ -145,10 +145,11 @@ class GenerationForm(nn.Module):
 
     def check(self, state: RolloutState) -> None:
         """Raise ValueError if a state is of another architecture than this model's."""
-        frame = self.stem.new_zeros(1, *self.latent_shape)
-        one = self.begin(frame, frame[:, 0, 0, 0], 1)
-        slots = state.keys[0].shape[-1] // one.keys[0].shape[-1] if state.keys and one.keys else 1
-        if shapes(state) != shapes(self.begin(frame, frame[:, 0, 0, 0], slots)):
+        slots = state.keys[0].shape[-1] // self._pixels if state.keys and self._pixels else 1
+        if slots not in self._shapes:
+            frame = self.stem.new_zeros(1, *self.latent_shape)
+            self._shapes[slots] = shapes(self.begin(frame, frame[:, 0, 0, 0], slots))
+        if shapes(state) != self._shapes[slots]:
             raise ValueError("a state of another model than this one")
 
     def grow(self, state: RolloutState, slots: int) -> RolloutState:
@@ -242,7 +243,7 @@ class GenerationForm(nn.Module):
         for number, block in enumerate(self._each()):
             decoding = number - self._encoders
             if decoding >= 0 and self._uses_skip[decoding]:
-                x = _mp_cat(x, skips.pop())
+                x = mp_cat(x, skips.pop(), dim=1)
             scale = scales[number][..., None, None]
             keys, values = None, None
             if block.looks_back:
@@ -257,10 +258,3 @@ class GenerationForm(nn.Module):
         added, gain = same_conv(x, self.head).chunk(2, dim=1)
         F_x = added + gain * unit_change
         return ahead.center + share.square() * from_center + sigma * share * F_x, entering
-
-
-def _mp_cat(a: Tensor, b: Tensor) -> Tensor:
-    """`magnitude.mp_cat` along the channels with equal shares."""
-    n_a, n_b = a.shape[1], b.shape[1]
-    scale = math.sqrt((n_a + n_b) / 2)
-    return torch.cat([a * (scale / math.sqrt(n_a)), b * (scale / math.sqrt(n_b))], dim=1)
