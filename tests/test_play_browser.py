@@ -177,10 +177,14 @@ def test_rewinding_shows_the_same_bytes_and_the_same_actions_give_them_again(tab
 
 def test_four_futures_beside_each_other_and_the_truth(tab: Callable[..., Tab]) -> None:
     one = tab()
-    one.restart(1)
-    one.step(2)
-    one.until("oniris.errors.length === 2")
-    assert one.page.evaluate("oniris.errors[1]") < 60
+    known = list[float]()
+    for start in range(4):  # whether the lander is seen in a dream is a matter of its noise
+        one.restart(start)
+        one.step(2)
+        one.until("oniris.errors.length === 2")
+        known += [error for error in one.page.evaluate("oniris.errors") if error is not None]
+    assert known
+    assert max(known) < 60
     assert one.seen("#true") != "000000" * 64 * 64
     one.page.keyboard.press("f")
     one.until("oniris.state.rows === 4")

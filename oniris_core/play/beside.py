@@ -15,6 +15,7 @@ from oniris_core.play.session import Session, inflated
 from oniris_core.play.truth import Truth, position_error
 
 T = TypeVar("T")
+_SAID_AGAIN = 32  # errors of that many latent frames are told with every new one
 
 
 class Beside:
@@ -137,8 +138,8 @@ class Beside:
         self._played.append(actions)
         self._errors.append(error)
         if dream is self._dream and self._is_beside(dream) and len(self._played) == dream.at:
-            # After a way back all of the errors, else the new one.
-            begin = 0 if is_behind or len(self._errors) == 1 else len(self._errors) - 1
+            # After a way back all of the errors, else the last few: a page that is late skips what was said before.
+            begin = 0 if is_behind else max(0, len(self._errors) - _SAID_AGAIN)
             header = {
                 "t": "truth", "at": dream.at, "count": dream.group, "ended": truth.ended,
                 "terminated": truth.steps[-1].terminated, "reward": round(truth.reward, 2), "from": begin,
