@@ -22,14 +22,14 @@ import numpy as np
 import typer
 
 from benchmarks.harness import PARAMS_FILE, print_table
+from oniris_core.collection.collection import collect_episodes, dump_episode, episode_file, load_episode
 from oniris_core.common.process import StopRequest
-from oniris_core.config.collect import CollectParams
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.data import rollouts
-from oniris_core.data.actions import action_spec
-from oniris_core.data.collection import collect_episodes, dump_episode, episode_file, load_episode
-from oniris_core.data.environments import make_env
-from oniris_core.data.episodes import write_episodes
+from oniris_core.data.episodes.store import write_episodes
+from oniris_core.data.playing import rollouts
+from oniris_core.data.playing.environments import make_env
+from oniris_core.data.playing.params import CollectParams
+from oniris_core.data.rows.actions import action_spec
 
 
 def collected(params: CollectParams) -> tuple[float, np.ndarray]:

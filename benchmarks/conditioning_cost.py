@@ -43,8 +43,8 @@ from benchmarks.harness import (
     random_clip,
     two_stream_pass,
 )
+from oniris_core.common.artefacts.figures import save_figure
 from oniris_core.common.devices import pick_device
-from oniris_core.evaluation.curves import save_figure
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.unet import FrameInfo, UNet

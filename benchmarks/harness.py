@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.config.train import TrainParams
 from oniris_core.nn.magnitude import force_normalize_
+from oniris_core.training.world.params import TrainParams
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.loss import noised_errors
 from oniris_core.world.unet import UNetConfig

@@ -34,9 +34,9 @@ print(json.dumps([frames, spent, peak / 1024]))
 
 def read(name: str, folder: str) -> int:
     """Read a sample as `collect` would; how many frames it has."""
-    from oniris_core.config.collect import CollectParams
+    from oniris_core.collection.recordings.sources import agreed_space, open_source
     from oniris_core.config.reader import build, read_yaml
-    from oniris_core.data.recordings.sources import agreed_space, open_source
+    from oniris_core.data.playing.params import CollectParams
 
     _, layout, options = LAYOUTS[name]
     changed = {"source": layout, "recordings": folder, "recording_camera": options[1] if options else ""}

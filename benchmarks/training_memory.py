@@ -59,8 +59,8 @@ def measure(
         return int(found[1]) * 1024
 
     if section == "train_vae":
-        from oniris_core.config.train_vae import TrainVaeParams
-        from oniris_core.training.vae import VaeBatch, VaeObjective, vae_config
+        from oniris_core.training.vae.params import TrainVaeParams
+        from oniris_core.training.vae.trainer import VaeBatch, VaeObjective, vae_config
         from oniris_core.vae.model import Vae
 
         vae_params = build(TrainVaeParams, section, values, "benchmark")
@@ -74,9 +74,9 @@ def measure(
             return VaeBatch(frames, noise[0], noise[1], torch.full((count,), 0.05), False)
 
     else:
-        from oniris_core.config.train import TrainParams
         from oniris_core.nn.magnitude import force_normalize_
-        from oniris_core.training.world import WorldBatch, WorldObjective
+        from oniris_core.training.world.params import TrainParams
+        from oniris_core.training.world.trainer import WorldBatch, WorldObjective
         from oniris_core.world.denoiser import Denoiser, DenoiserConfig
         from oniris_core.world.unet import UNetConfig
 

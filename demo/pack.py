@@ -7,8 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from oniris_core.common.files import open_artefact, staged_folder, to_json
-from oniris_core.common.weights import load_tensors, save_tensors
+from oniris_core.common.artefacts.files import open_artefact, staged_folder, to_json
+from oniris_core.common.artefacts.weights import load_tensors, save_tensors
 from oniris_core.world.averages import Averages
 
 DEMO = Path(__file__).parent

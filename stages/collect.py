@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from oniris_core.common.remote import Location
-from oniris_core.config.collect import CollectParams
-from stages.cli import Settings, place, say, stage
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.data.playing.params import CollectParams
 
 
 @stage("collect", CollectParams)
@@ -32,20 +32,20 @@ def app(
 
     import numpy as np
 
+    from oniris_core.collection.collection import collect_episodes, episode_file, load_episode, read_facts
+    from oniris_core.common.artefacts.remote import refuse_unwritable_at
+    from oniris_core.common.artefacts.runs import workspace
     from oniris_core.common.memory import refuse_frames
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
-    from oniris_core.common.remote import refuse_unwritable_at
-    from oniris_core.common.runs import workspace
-    from oniris_core.data.actions import action_spec
-    from oniris_core.data.collection import collect_episodes, episode_file, load_episode, read_facts
-    from oniris_core.data.environments import family_of, frame_rate, imported_code, make_env
-    from oniris_core.data.episode import Episode
-    from oniris_core.data.episodes import write_episodes
-    from oniris_core.data.flat_actions import describe
-    from oniris_core.data.heuristics import heuristic_for
-    from oniris_core.data.policies import policy_sha256
-    from oniris_core.data.rollouts import episode_seed, held_out, longest
+    from oniris_core.data.episodes.episode import Episode
+    from oniris_core.data.episodes.store import write_episodes
+    from oniris_core.data.playing.environments import family_of, frame_rate, imported_code, make_env
+    from oniris_core.data.playing.flat_actions import describe
+    from oniris_core.data.playing.heuristics import heuristic_for
+    from oniris_core.data.playing.policies import policy_sha256
+    from oniris_core.data.playing.rollouts import episode_seed, held_out, longest
+    from oniris_core.data.rows.actions import action_spec
 
     params, seed = settings.own, settings.common.seed
     env = make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
@@ -125,36 +125,29 @@ def app(
 def _inspect(params: CollectParams, sheet: Path) -> None:
     import importlib
 
-    from oniris_core.common.files import refuse_unwritable
-    from oniris_core.data.recordings.sources import agreed_space, open_source, recognised
+    from oniris_core.collection.recordings.sources import agreed_space, open_source, recognised
+    from oniris_core.common.artefacts.files import refuse_unwritable
 
     refuse_unwritable(sheet.with_name(f".{sheet.name}"))  # one of an earlier look is replaced
     params = recognised(params)
     source = open_source(params)
     # It only looks, so it is loaded by name and is no dependency in dvc.yaml: editing it must not collect anew.
-    found = importlib.import_module("oniris_core.evaluation.inspection").inspect(
+    found = importlib.import_module("oniris_core.previews.inspection").inspect(
         source, agreed_space(source, params), params
     )
     for line in found.lines:
         say(line)
     for line in found.warnings:
         say(f"warning: {line}")
-    importlib.import_module("oniris_core.evaluation.inspection").write(found, sheet)
+    importlib.import_module("oniris_core.previews.inspection").write(found, sheet)
     say(f"{sheet}: frames, and under each the action that led to it")
 
 
 def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     import numpy as np
 
-    from oniris_core.common.files import digest
-    from oniris_core.common.process import stop_requests
-    from oniris_core.common.progress import meter
-    from oniris_core.common.remote import refuse_unwritable_at
-    from oniris_core.common.runs import workspace
-    from oniris_core.data.collection import load_episode
-    from oniris_core.data.episode import Episode
-    from oniris_core.data.episodes import write_episodes
-    from oniris_core.data.recordings.conversion import (
+    from oniris_core.collection.collection import load_episode
+    from oniris_core.collection.recordings.conversion import (
         convert,
         episode_file,
         finished,
@@ -162,8 +155,15 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
         said_of,
         stored_space,
     )
-    from oniris_core.data.recordings.offsets import probed, warning
-    from oniris_core.data.recordings.sources import agreed_space, file_digests, open_source
+    from oniris_core.collection.recordings.offsets import probed, warning
+    from oniris_core.collection.recordings.sources import agreed_space, file_digests, open_source
+    from oniris_core.common.artefacts.files import digest
+    from oniris_core.common.artefacts.remote import refuse_unwritable_at
+    from oniris_core.common.artefacts.runs import workspace
+    from oniris_core.common.process import stop_requests
+    from oniris_core.common.progress import meter
+    from oniris_core.data.episodes.episode import Episode
+    from oniris_core.data.episodes.store import write_episodes
 
     params, seed = settings.own, settings.common.seed
     source = open_source(params)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from oniris_core.common.remote import Location
-from oniris_core.config.encode import EncodeParams
-from stages.cli import Settings, place, say, stage
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.encoding.params import EncodeParams
 
 
 @stage("encode", EncodeParams)
@@ -20,27 +20,27 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/encode"),
 ) -> None:
     """Compress every episode to latents, with their statistics."""
-    from oniris_core.common.files import open_artefact, refuse_unwritable
-    from oniris_core.common.remote import refuse_unwritable_at
+    from oniris_core.common.artefacts.files import open_artefact, refuse_unwritable
+    from oniris_core.common.artefacts.remote import refuse_unwritable_at
 
     refuse_unwritable_at(out)
     refuse_unwritable(report)
     open_artefact(vae, "vae", made_by="train_vae")
-    from oniris_core.data.episodes import open_episodes
+    from oniris_core.data.episodes.store import open_episodes
 
     store = open_episodes(episode_store)
 
     # From here on torch is needed; all that can be refused without it has been.
     import numpy as np
 
+    from oniris_core.common.artefacts.runs import workspace
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
-    from oniris_core.common.runs import workspace
     from oniris_core.common.seeds import numpy_rng
-    from oniris_core.data.groups import group_actions, group_count, read_groups
-    from oniris_core.data.latents import write_latents
-    from oniris_core.evaluation.latents import write_latent_report
+    from oniris_core.data.episodes.groups import group_actions, group_count, read_groups
+    from oniris_core.data.latents.store import write_latents
+    from oniris_core.encoding.report import write_latent_report
     from oniris_core.vae.store import load_vae
     from oniris_core.vae.streaming import encode_videos
 

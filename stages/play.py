@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from oniris_core.common.remote import Location
-from oniris_core.config.play import PlayParams
-from stages.cli import Settings, place, say, stage
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.play.params import PlayParams
 
 
 @stage("play", PlayParams, in_pipeline=False)
@@ -21,11 +21,11 @@ def app(
     recordings: Annotated[Path, typer.Option(help="the folder for recordings")] = Path("played"),
 ) -> None:
     """Serve a page on which the world model can be played, until Ctrl-C."""
+    from oniris_core.common.artefacts.files import open_artefact
     from oniris_core.common.errors import UserError
-    from oniris_core.common.files import open_artefact
     from oniris_core.common.optional import optional
     from oniris_core.config.reader import load_section, read_yaml
-    from oniris_core.config.render import RenderParams
+    from oniris_core.sampling.params import RenderParams
 
     optional("aiohttp", "play", "the stage play")
     params, file = settings.own, settings.file
@@ -37,7 +37,7 @@ def app(
     from oniris_core.play.starts import open_starts
 
     found = open_starts(starts, params.episodes, 2)
-    from oniris_core.play.server import Server, is_loopback, listen
+    from oniris_core.play.web.server import Server, is_loopback, listen
 
     listening = listen(params.host, params.port)
     with listening:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from oniris_core.config.cli import PARAMS_FILE, StageCommand, say
 from oniris_core.config.presets import apply_preset
-from stages.cli import PARAMS_FILE, StageCommand, say
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 

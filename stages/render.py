@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from oniris_core.common.remote import Location
-from oniris_core.config.render import RenderParams
-from stages.cli import Settings, place, say, stage
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.sampling.params import RenderParams
 
 
 @stage("render", RenderParams)
@@ -21,15 +21,15 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/render"),
 ) -> None:
     """Generate what happens next in held-out episodes, and measure it against what did happen."""
+    from oniris_core.common.artefacts.files import open_artefact, refuse_unwritable
     from oniris_core.common.errors import UserError
-    from oniris_core.common.files import open_artefact, refuse_unwritable
 
     refuse_unwritable(out)
     refuse_unwritable(report)
     open_artefact(vae, "vae", made_by="train_vae")
     open_artefact(world, "world", made_by="train")
-    from oniris_core.data.episodes import open_episodes
-    from oniris_core.data.latents import open_latents
+    from oniris_core.data.episodes.store import open_episodes
+    from oniris_core.data.latents.store import open_latents
 
     frames, latents = open_episodes(episode_store), open_latents(latent_store)
     if latents.attributes["episodes_identity"] != frames.identity:
@@ -38,15 +38,15 @@ def app(
     # From here on torch is needed; all that can be refused without it has been.
     from dataclasses import replace
 
+    from oniris_core.common.artefacts.runs import workspace
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import Meter, meter
-    from oniris_core.common.runs import workspace
-    from oniris_core.evaluation.evaluate import evaluate, headline
-    from oniris_core.evaluation.evaluation_set import evaluation_set
-    from oniris_core.evaluation.renders import write_results
-    from oniris_core.evaluation.rollouts import Dreamer
-    from oniris_core.evaluation.states.registry import reader_for
+    from oniris_core.evaluation.measures.evaluate import evaluate, headline
+    from oniris_core.evaluation.probes.states.registry import reader_for
+    from oniris_core.evaluation.report.renders import write_results
+    from oniris_core.evaluation.rollouts.evaluation_set import evaluation_set
+    from oniris_core.evaluation.rollouts.rollouts import Dreamer
     from oniris_core.sampling.autoregressive import Sampler
     from oniris_core.sampling.stepper import Stepper
     from oniris_core.vae.codec import Codec

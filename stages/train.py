@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from oniris_core.common.remote import Location
-from oniris_core.config.train import TrainParams
-from stages.cli import Settings, place, say, stage
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.training.world.params import TrainParams
 
 
 @stage("train", TrainParams)
@@ -21,13 +21,13 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train"),
 ) -> None:
     """Train the diffusion model that generates the next latent frame from all earlier ones and the actions."""
-    from oniris_core.common.files import refuse_unwritable
+    from oniris_core.common.artefacts.files import refuse_unwritable
 
     refuse_unwritable(out)
     refuse_unwritable(report)
-    from oniris_core.data.clips import HELD_OUT, TRAIN
-    from oniris_core.data.latent_clips import LatentClips
-    from oniris_core.data.latents import open_latents
+    from oniris_core.data.latents.clips import LatentClips
+    from oniris_core.data.latents.store import open_latents
+    from oniris_core.data.rows.clips import HELD_OUT, TRAIN
 
     params, seed = settings.own, settings.common.seed
     store = open_latents(latent_store)
@@ -39,7 +39,7 @@ def app(
     held_out = LatentClips(store, HELD_OUT, params.clip_latents, what, before)
 
     # From here on torch is needed; all that can be refused without it has been.
-    from oniris_core.training.needs import refuse_large_batch
+    from oniris_core.training.fit.machine.needs import refuse_large_batch
 
     channels, height, width = (int(size) for size in store.latents.shape[1:])
     clip = params.clip_bytes((channels, height, width), before)
@@ -49,15 +49,16 @@ def app(
     from matplotlib.figure import Figure
 
     from oniris_core.common.devices import pick_device
-    from oniris_core.evaluation.curves import write_training_report
-    from oniris_core.evaluation.loss_profile import loss_by_position, loss_by_sigma, loss_figure
-    from oniris_core.evaluation.teacher_forced import teacher_forced_errors
-    from oniris_core.training.fit import Run, fit
-    from oniris_core.training.launch import is_rank, launch
-    from oniris_core.training.session import onlookers, session
-    from oniris_core.training.state import TrainState
-    from oniris_core.training.stopwatch import spent
-    from oniris_core.training.world import WorldTrainer, denoiser_config
+    from oniris_core.training.fit.loop import fit
+    from oniris_core.training.fit.machine.launch import is_rank, launch
+    from oniris_core.training.fit.session import onlookers, session
+    from oniris_core.training.fit.state import TrainState
+    from oniris_core.training.fit.trainer import Run
+    from oniris_core.training.fit.watch.report import write_training_report
+    from oniris_core.training.fit.watch.stopwatch import spent
+    from oniris_core.training.world.loss_profile import loss_by_position, loss_by_sigma, loss_figure
+    from oniris_core.training.world.teacher_forced import teacher_forced_errors
+    from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
     from oniris_core.world.denoiser import Denoiser
     from oniris_core.world.store import save_world
 
@@ -72,7 +73,7 @@ def app(
     record = {"params": settings.as_json("train"), "latents": store.identity}
     # The dashboard draws on the sampler and the VAE. It is loaded by name and is no dependency in dvc.yaml: editing
     # those must not train the model anew for the sake of a picture.
-    dashboard = importlib.import_module("oniris_core.evaluation.dashboard")
+    dashboard = importlib.import_module("oniris_core.previews.dashboard")
 
     with session("train", out, device, record=record) as around:
         ranks, folder = around.ranks, around.folder

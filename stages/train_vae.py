@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from oniris_core.common.remote import Location
-from oniris_core.config.train_vae import TrainVaeParams
-from stages.cli import Settings, place, say, stage
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.training.vae.params import TrainVaeParams
 
 
 @stage("train_vae", TrainVaeParams)
@@ -18,14 +18,14 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train_vae"),
 ) -> None:
     """Train the VAE that compresses frames to latents."""
+    from oniris_core.common.artefacts.files import refuse_unwritable, sha256_file
     from oniris_core.common.errors import UserError
-    from oniris_core.common.files import refuse_unwritable, sha256_file
 
     refuse_unwritable(out)
     refuse_unwritable(report)
-    from oniris_core.data.clips import HELD_OUT, TRAIN
-    from oniris_core.data.episodes import open_episodes
-    from oniris_core.data.frame_clips import FrameClips
+    from oniris_core.data.episodes.clips import FrameClips
+    from oniris_core.data.episodes.store import open_episodes
+    from oniris_core.data.rows.clips import HELD_OUT, TRAIN
 
     params, seed = settings.own, settings.common.seed
     perceptual_path = Path(params.perceptual_path) if params.perceptual_weight else None
@@ -34,7 +34,7 @@ def app(
     store = open_episodes(episode_store)
 
     # From here on torch is needed; all that can be refused without it has been.
-    from oniris_core.training.needs import refuse_large_batch
+    from oniris_core.training.fit.machine.needs import refuse_large_batch
 
     clip = params.clip_bytes(*store.frame_size)
     refuse_large_batch("train_vae", params, clip, settings.common.device)
@@ -42,16 +42,17 @@ def app(
     from matplotlib.figure import Figure
 
     from oniris_core.common.devices import pick_device
-    from oniris_core.evaluation.curves import write_training_report
-    from oniris_core.evaluation.probes import probe_for
-    from oniris_core.evaluation.reconstruction import fidelity, reconstruct, reconstruction_metrics
-    from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips, vae_dashboard
-    from oniris_core.training.fit import Run, fit
-    from oniris_core.training.launch import is_rank, launch
-    from oniris_core.training.session import onlookers, session
-    from oniris_core.training.state import TrainState
-    from oniris_core.training.stopwatch import spent
-    from oniris_core.training.vae import VaeTrainer, check_crop, vae_config
+    from oniris_core.evaluation.fidelity.positions import probe_for
+    from oniris_core.evaluation.fidelity.reconstruction import fidelity, reconstruct, reconstruction_metrics
+    from oniris_core.evaluation.fidelity.vae_pictures import fidelity_figure, latent_histograms, strips, vae_dashboard
+    from oniris_core.training.fit.loop import fit
+    from oniris_core.training.fit.machine.launch import is_rank, launch
+    from oniris_core.training.fit.session import onlookers, session
+    from oniris_core.training.fit.state import TrainState
+    from oniris_core.training.fit.trainer import Run
+    from oniris_core.training.fit.watch.report import write_training_report
+    from oniris_core.training.fit.watch.stopwatch import spent
+    from oniris_core.training.vae.trainer import VaeTrainer, check_crop, vae_config
     from oniris_core.vae.model import Vae
     from oniris_core.vae.perceptual import Perceptual
     from oniris_core.vae.store import save_vae

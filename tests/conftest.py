@@ -12,9 +12,9 @@ import hypothesis
 import pytest
 from typer.testing import CliRunner, Result
 
-from oniris_core.config.collect import CollectParams
 from oniris_core.config.reader import build
-from oniris_core.config.train import TrainParams
+from oniris_core.data.playing.params import CollectParams
+from oniris_core.training.world.params import TrainParams
 from stages import collect, encode, play, preset, render, train, train_vae
 from tests.project import ROOT, defaults, forget_the_users_variables, write_defaults
 

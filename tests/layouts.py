@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oniris_core.data.episodes import EpisodeStore, open_episodes
+from oniris_core.data.episodes.store import EpisodeStore, open_episodes
 from tests import recordings as made
 from tests import robot_recordings as robots
 from tests.conftest import Run

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from oniris_core.common import power_average
+from oniris_core.common.artefacts.weights import load_tensors, save_tensors
 from oniris_core.common.errors import UserError
-from oniris_core.common.weights import load_tensors, save_tensors
-from oniris_core.nn import power_average
-from oniris_core.nn.power_average import PowerProfile, combine, exponent_of_width
-from oniris_core.training.ema import PowerEma
-from oniris_core.training.snapshots import SnapshotEma
+from oniris_core.common.power_average import PowerProfile, combine, exponent_of_width
+from oniris_core.training.fit.optimiser.ema import PowerEma
+from oniris_core.training.world.snapshots import SnapshotEma
 from oniris_core.world.averages import Averages, snapshot_file, snapshot_steps
 from oniris_core.world.store import load_world
 from tests.conftest import Run, one_thread, tree

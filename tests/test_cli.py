@@ -143,7 +143,7 @@ def test_empty_parameter_file(params_only: Path, run: Run) -> None:
 
 def test_numbers_that_dvc_writes_as_strings_are_numbers() -> None:
     from oniris_core.config.reader import build
-    from oniris_core.config.train import TrainParams
+    from oniris_core.training.world.params import TrainParams
 
     values = defaults()["train"]
     assert build(TrainParams, "train", {**values, "lr": "3e-05"}, "x").lr == 3e-05
@@ -304,7 +304,7 @@ class Damage:
 
 def sign(folder: Path) -> None:
     """Make the manifest fit a folder that was tampered with."""
-    from oniris_core.common.files import MANIFEST, _describe
+    from oniris_core.common.artefacts.files import MANIFEST, _describe
 
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "files": _describe(folder)}))
@@ -327,7 +327,7 @@ def test_render_says_that_there_are_fewer_episodes_than_it_was_asked_for(pipelin
 
 @pytest.mark.parametrize(("stage", "out"), [("encode", "data/latents.zarr"), ("train", "models/world")])
 def test_a_second_process_on_the_same_output_is_refused(stage: str, out: str, pipeline: Path, run: Run) -> None:
-    code = ("import sys\nfrom pathlib import Path\nfrom oniris_core.common.runs import workspace\n"
+    code = ("import sys\nfrom pathlib import Path\nfrom oniris_core.common.artefacts.runs import workspace\n"
             f"with workspace({stage!r}, Path({out!r})):\n  print('held', flush=True); sys.stdin.read()")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], cwd=pipeline, env=environment, stdin=subprocess.PIPE,
@@ -347,6 +347,4 @@ def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: R
 
 
 def test_every_stage_is_listed() -> None:
-    assert (
-        set(STAGES) | {"preset", "play"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")} - {"cli"}
-    )
+    assert set(STAGES) | {"preset", "play"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")}

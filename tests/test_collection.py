@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import zarr
 
+from oniris_core.collection import collection, seats
+from oniris_core.collection.seats import dask_seats
 from oniris_core.common.errors import UserError
-from oniris_core.data import collection, seats
-from oniris_core.data.episodes import open_episodes
-from oniris_core.data.seats import dask_seats
+from oniris_core.data.episodes.store import open_episodes
 from tests.conftest import ROOT, Run, tree
 from tests.imports import closure
 from tests.test_cli import one_error
@@ -28,7 +28,7 @@ from tests.worlds import shown
 
 SHOW = ("--env-id", "tests.worlds:Show-v0", "--import-env-module", "--random-share", "1", "--heuristic-share", "0",
         "--episodes", "4", "--height", "6", "--width", "9", "--short-frames", "0")  # fmt: skip
-KIT = ("oniris_core.data.rollouts",)
+KIT = ("oniris_core.data.playing.rollouts",)
 
 
 def faulty(fault: str, when: int, **more: object) -> tuple[str, ...]:

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.seeds import numpy_rng, torch_generator
-from oniris_core.data.actions import ActionSpec, action_spec
-from oniris_core.data.clips import index_clips
-from oniris_core.data.environments import fit_screen, make_env, screen_of
-from oniris_core.data.episodes import open_episodes
-from oniris_core.data.frame_clips import FrameClips, cut_out
-from oniris_core.data.groups import group_actions, group_count, group_rows, read_groups
-from oniris_core.data.latent_clips import LatentClips
-from oniris_core.data.latents import LatentStatistics, RunningStatistics, open_latents
-from oniris_core.data.rollouts import episode_seed, held_out, play_episode
-from oniris_core.data.zarrs import ROWS_PER_SHARD, RowWriter, add_rows
+from oniris_core.data.episodes.clips import FrameClips, cut_out
+from oniris_core.data.episodes.groups import group_actions, group_count, group_rows, read_groups
+from oniris_core.data.episodes.store import open_episodes
+from oniris_core.data.latents.clips import LatentClips
+from oniris_core.data.latents.store import LatentStatistics, RunningStatistics, open_latents
+from oniris_core.data.playing.environments import fit_screen, make_env, screen_of
+from oniris_core.data.playing.rollouts import episode_seed, held_out, play_episode
+from oniris_core.data.rows.actions import ActionSpec, action_spec
+from oniris_core.data.rows.clips import index_clips
+from oniris_core.data.rows.zarrs import ROWS_PER_SHARD, RowWriter, add_rows
 from oniris_core.vae.store import load_vae, save_vae
 from tests.conftest import Run, collect_params, start, tree
 
@@ -455,8 +455,9 @@ def test_collect_goes_on_where_it_was_killed(tiny_pipeline: Path, pipeline: Path
     """Leaves some finished episodes and a torn one behind, as a kill does; only the missing ones are played again."""
     from unittest.mock import patch
 
-    from oniris_core.common import runs
-    from oniris_core.data import collection, episodes
+    from oniris_core.collection import collection
+    from oniris_core.common.artefacts import runs
+    from oniris_core.data.episodes import store as episodes
 
     with patch.object(episodes, "add_small", side_effect=KeyboardInterrupt):  # stops while the store is written
         result = run(pipeline, "collect", "--out", "again.zarr")

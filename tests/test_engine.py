@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from oniris_core.common.errors import OnirisError, UserError
-from oniris_core.config.fit import FitParams
-from oniris_core.training.curves import Curves, dvclive_writer, tensorboard_writer
-from oniris_core.training.distributed import Ranks
-from oniris_core.training.guards import SMOOTH, Guard
-from oniris_core.training.read_ahead import read_ahead
-from oniris_core.training.state import TrainState
-from oniris_core.training.stopwatch import spent, summary
-from oniris_core.training.vae import VaeTrainer
-from oniris_core.training.world import WorldTrainer
+from oniris_core.training.fit.guards import SMOOTH, Guard
+from oniris_core.training.fit.machine.distributed import Ranks
+from oniris_core.training.fit.machine.read_ahead import read_ahead
+from oniris_core.training.fit.params import FitParams
+from oniris_core.training.fit.state import TrainState
+from oniris_core.training.fit.watch.curves import Curves, dvclive_writer, tensorboard_writer
+from oniris_core.training.fit.watch.stopwatch import spent, summary
+from oniris_core.training.vae.trainer import VaeTrainer
+from oniris_core.training.world.trainer import WorldTrainer
 from tests.conftest import ROOT, Run, start, tree
 from tests.project import defaults
 from tests.zygote import fork, free_port, linux_only, run_stage_as_process, run_stage_as_rank

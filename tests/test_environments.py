@@ -12,15 +12,15 @@ import torch
 from gymnasium.spaces import unflatten
 from PIL import Image
 
+from oniris_core.collection import seats
 from oniris_core.common.errors import UserError
-from oniris_core.config.collect import CollectParams
-from oniris_core.data import seats
-from oniris_core.data.actions import action_spec
-from oniris_core.data.environments import fit_screen, imported_code, make_env, said_of_screen, screen_of
-from oniris_core.data.flat_actions import describe, described
-from oniris_core.data.heuristics import heuristic_for
-from oniris_core.data.policies import load_policy, played_action, policy_sha256
-from oniris_core.data.rollouts import play_episode, repeats_itself, replay, who_plays
+from oniris_core.data.playing.environments import fit_screen, imported_code, make_env, said_of_screen, screen_of
+from oniris_core.data.playing.flat_actions import describe, described
+from oniris_core.data.playing.heuristics import heuristic_for
+from oniris_core.data.playing.params import CollectParams
+from oniris_core.data.playing.policies import load_policy, played_action, policy_sha256
+from oniris_core.data.playing.rollouts import play_episode, repeats_itself, replay, who_plays
+from oniris_core.data.rows.actions import action_spec
 from tests.conftest import Run, collect_params, one_thread
 from tests.test_cli import one_error
 from tests.worlds import NESTED, SPACES, Show, shown

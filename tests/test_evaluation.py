@@ -8,22 +8,22 @@ import pytest
 import torch
 import zarr
 
-from oniris_core.data.environments import make_env
-from oniris_core.data.episodes import open_episodes
-from oniris_core.data.latents import open_latents
-from oniris_core.data.rollouts import play_episode
-from oniris_core.evaluation.curves import curve_figure, curve_table
-from oniris_core.evaluation.evaluation_set import EvaluationSet, evaluation_set
-from oniris_core.evaluation.horizons import flat_metrics, horizon_figure, measure, table
-from oniris_core.evaluation.intervals import Bootstrap
-from oniris_core.evaluation.metrics import crop_psnr, psnr, ssim
-from oniris_core.evaluation.probes import lunar_lander_position, probe_for
-from oniris_core.evaluation.reconstruction import Reconstruction, by_position, fidelity, reconstruction_metrics
-from oniris_core.evaluation.rollouts import Dreamer, Rollouts, roll_out
-from oniris_core.evaluation.states.registry import reader_for
-from oniris_core.evaluation.vae_pictures import fidelity_figure, latent_histograms, strips
+from oniris_core.data.episodes.store import open_episodes
+from oniris_core.data.latents.store import open_latents
+from oniris_core.data.playing.environments import make_env
+from oniris_core.data.playing.rollouts import play_episode
+from oniris_core.evaluation.fidelity.metrics import crop_psnr, psnr, ssim
+from oniris_core.evaluation.fidelity.positions import lunar_lander_position, probe_for
+from oniris_core.evaluation.fidelity.reconstruction import Reconstruction, by_position, fidelity, reconstruction_metrics
+from oniris_core.evaluation.fidelity.vae_pictures import fidelity_figure, latent_histograms, strips
+from oniris_core.evaluation.measures.horizons import flat_metrics, horizon_figure, measure, table
+from oniris_core.evaluation.probes.states.registry import reader_for
+from oniris_core.evaluation.rollouts.evaluation_set import EvaluationSet, evaluation_set
+from oniris_core.evaluation.rollouts.rollouts import Dreamer, Rollouts, roll_out
+from oniris_core.evaluation.scores.intervals import Bootstrap
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Stepper
+from oniris_core.training.fit.watch.report import curve_figure, curve_table
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.store import load_vae
 from oniris_core.world.generation_form import GenerationForm

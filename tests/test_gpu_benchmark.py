@@ -19,8 +19,8 @@ from benchmarks.gpu import __main__ as program
 from benchmarks.gpu.results import Results, read_rows
 from demo.pack import pack
 from oniris_core import vae, world
-from oniris_core.training.distributed import Ranks
-from oniris_core.training.graphs import Replayed
+from oniris_core.training.fit.machine.distributed import Ranks
+from oniris_core.training.fit.machine.graphs import Replayed
 from tests.project import ROOT
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -172,10 +172,10 @@ def test_weights_in_half_precision_are_half_the_size_and_still_fit_each_other(
 
 @needs_gpu
 def test_a_training_step_never_waits_for_the_card(tiny_pipeline: Path, tmp_path: Path) -> None:
-    from oniris_core.data.clips import TRAIN
-    from oniris_core.data.latent_clips import LatentClips
-    from oniris_core.data.latents import open_latents
-    from oniris_core.training.world import WorldTrainer, denoiser_config
+    from oniris_core.data.latents.clips import LatentClips
+    from oniris_core.data.latents.store import open_latents
+    from oniris_core.data.rows.clips import TRAIN
+    from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
     from tests.conftest import train_params
 
     params = train_params(clip_latents=3, channels=16, channel_mult=(1,), video_attention=(True,), frame_attention=(False,),

@@ -15,8 +15,8 @@ import pytest
 import torch
 from typer.testing import Result
 
-from oniris_core.common.runs import workspace
-from oniris_core.training.checkpoints import Checkpoints
+from oniris_core.common.artefacts.runs import workspace
+from oniris_core.training.fit.checkpoints import Checkpoints
 from tests.conftest import Run, run_stage, tree
 from tests.test_cli import one_error, sign
 from tests.test_training import KilledError, report

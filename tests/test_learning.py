@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from oniris_core.common.process import StopRequest
-from oniris_core.data.actions import action_spec
-from oniris_core.data.clips import HELD_OUT, TRAIN
-from oniris_core.data.groups import group_count, group_rows
-from oniris_core.data.latent_clips import LatentClips
-from oniris_core.data.latents import LatentStore, open_latents, write_latents
-from oniris_core.data.rollouts import play_episode
-from oniris_core.training.distributed import Ranks
-from oniris_core.training.fit import Run, fit
-from oniris_core.training.world import WorldTrainer, denoiser_config
+from oniris_core.data.episodes.groups import group_count, group_rows
+from oniris_core.data.latents.clips import LatentClips
+from oniris_core.data.latents.store import LatentStore, open_latents, write_latents
+from oniris_core.data.playing.rollouts import play_episode
+from oniris_core.data.rows.actions import action_spec
+from oniris_core.data.rows.clips import HELD_OUT, TRAIN
+from oniris_core.training.fit.loop import fit
+from oniris_core.training.fit.machine.distributed import Ranks
+from oniris_core.training.fit.trainer import Run
+from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser, Frames
 from tests.conftest import collect_params, one_thread, train_params
 

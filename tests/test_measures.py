@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from oniris_core.common.errors import UserError
-from oniris_core.data.actions import ActionSpec, action_spec
-from oniris_core.data.environments import make_env
-from oniris_core.data.episodes import EpisodeStore, open_episodes
-from oniris_core.data.rollouts import play_episode, replay
-from oniris_core.evaluation.control import Control, confusion_table, measure_control
-from oniris_core.evaluation.drift import grain
-from oniris_core.evaluation.evaluation_set import EvaluationSet, evaluation_set
-from oniris_core.evaluation.frechet import frechet_distance
-from oniris_core.evaluation.futures import compare_spread, constant_actions, spread
-from oniris_core.evaluation.horizons import Curves, LearnedQuantity, flat_metrics, measure
-from oniris_core.evaluation.intervals import Bootstrap
-from oniris_core.evaluation.inverse_dynamics import ActionProbe, targets, train_probe
-from oniris_core.evaluation.learned_states import learn
-from oniris_core.evaluation.probes import violet
-from oniris_core.evaluation.rollouts import Rollouts, foreign_actions
-from oniris_core.evaluation.simulator import Play, Simulator
-from oniris_core.evaluation.small_cnn import SmallCnn, crops, shrink
-from oniris_core.evaluation.states.registry import reader_for
+from oniris_core.data.episodes.store import EpisodeStore, open_episodes
+from oniris_core.data.playing.environments import make_env
+from oniris_core.data.playing.rollouts import play_episode, replay
+from oniris_core.data.rows.actions import ActionSpec, action_spec
+from oniris_core.evaluation.fidelity.positions import violet
+from oniris_core.evaluation.measures.control import Control, confusion_table, measure_control
+from oniris_core.evaluation.measures.drift import grain
+from oniris_core.evaluation.measures.futures import compare_spread, constant_actions, spread
+from oniris_core.evaluation.measures.horizons import Curves, LearnedQuantity, flat_metrics, measure
+from oniris_core.evaluation.measures.learned_states import learn
+from oniris_core.evaluation.probes.inverse_dynamics import ActionProbe, targets, train_probe
+from oniris_core.evaluation.probes.small_cnn import SmallCnn, crops, shrink
+from oniris_core.evaluation.probes.states.registry import reader_for
+from oniris_core.evaluation.rollouts.evaluation_set import EvaluationSet, evaluation_set
+from oniris_core.evaluation.rollouts.rollouts import Rollouts, foreign_actions
+from oniris_core.evaluation.rollouts.simulator import Play, Simulator
+from oniris_core.evaluation.scores.frechet import frechet_distance
+from oniris_core.evaluation.scores.intervals import Bootstrap
 from tests.conftest import Run, one_thread, run_stage
 from tests.project import write_defaults
 from tests.test_data import PARAMS
@@ -414,7 +414,7 @@ def test_what_cannot_be_evaluated_is_refused(
 def test_an_environment_that_draws_noise_elsewhere_is_said_to_differ(
     pipeline: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oniris_core.evaluation import simulator
+    from oniris_core.evaluation.rollouts import simulator
 
     def restless(*arguments: object) -> np.ndarray:
         return replay(*arguments) ^ 1  # type: ignore[arg-type]

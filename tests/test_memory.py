@@ -15,9 +15,9 @@ from benchmarks.training_memory import of_child
 from oniris_core.common.errors import UserError
 from oniris_core.common.memory import available_memory, refuse_batch, refuse_frames
 from oniris_core.config.reader import build
-from oniris_core.config.train_vae import TrainVaeParams
-from oniris_core.data.episodes import open_episodes
-from oniris_core.training.needs import refuse_large_batch
+from oniris_core.data.episodes.store import open_episodes
+from oniris_core.training.fit.machine.needs import refuse_large_batch
+from oniris_core.training.vae.params import TrainVaeParams
 from tests import recordings as made
 from tests.conftest import ROOT, Run, collect_params
 from tests.project import defaults
@@ -61,7 +61,7 @@ def test_what_is_foreseen_of_a_clip_is_most_of_what_it_takes(case: Any) -> None:
 
 
 def test_half_as_much_is_foreseen_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oniris_core.training.needs.memory_of", lambda _: (1000, False))
+    monkeypatch.setattr("oniris_core.training.fit.machine.needs.memory_of", lambda _: (1000, False))
     params = build(TrainVaeParams, "train_vae", {**defaults()["train_vae"], "batch": 10}, "test")
     with pytest.raises(UserError, match="lower batch to at most 6"):
         refuse_large_batch("train_vae", params, 150, "cpu")
@@ -94,8 +94,8 @@ def test_what_cannot_fit_is_one_line(
 PEAK = """
 import re, runpy, sys
 from pathlib import Path
-from oniris_core.data import zarrs
-from oniris_core.data.recordings import offsets
+from oniris_core.data.rows import zarrs
+from oniris_core.collection.recordings import offsets
 offsets.MAX_ROWS, zarrs.ROWS_PER_SHARD = 200, 64  # what is held at once anyhow, whatever the length, is to be less than that
 sys.argv = ["collect", *sys.argv[1:]]
 try:

@@ -27,7 +27,7 @@ def test_minari_actions_of_other_shapes_are_flattened_as_an_environments_are(par
     """Rows are what Gymnasium's `flatten` makes of each action, and `unflatten` gives the actions back."""
     from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, flatten, unflatten
 
-    from oniris_core.data.flat_actions import described
+    from oniris_core.data.playing.flat_actions import described
 
     def one(action: int) -> np.ndarray:
         return np.float32([[action, 0.25], [-action, 1]])

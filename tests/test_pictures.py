@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from oniris_core.common.artefacts.files import open_artefact
 from oniris_core.common.errors import Interrupted, OnirisError
-from oniris_core.common.files import open_artefact
-from oniris_core.data.actions import ActionSpec
-from oniris_core.evaluation import page as page_module
-from oniris_core.evaluation.drift import Dreams
-from oniris_core.evaluation.evaluate import Evaluation, Futures
-from oniris_core.evaluation.glyphs import ActionLegend, action_legend, glyph
-from oniris_core.evaluation.intervals import Estimate
-from oniris_core.evaluation.page import Exhibit, page
-from oniris_core.evaluation.pictures import (
+from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.evaluation.measures.drift import Dreams
+from oniris_core.evaluation.measures.evaluate import Evaluation, Futures
+from oniris_core.evaluation.measures.told_apart import Pairs, Verdict
+from oniris_core.evaluation.report import page as page_module
+from oniris_core.evaluation.report.glyphs import ActionLegend, action_legend, glyph
+from oniris_core.evaluation.report.page import Exhibit, page
+from oniris_core.evaluation.report.pictures import (
     CONTEXT_COLOUR,
     DREAM_COLOUR,
     ENDED_COLOUR,
@@ -33,11 +33,11 @@ from oniris_core.evaluation.pictures import (
     under_each_action,
     wall,
 )
-from oniris_core.evaluation.renders import write_results
-from oniris_core.evaluation.rollouts import Rollouts
-from oniris_core.evaluation.sheets import FILM, PAPER, comparison, film_strip, telling_pairs
-from oniris_core.evaluation.told_apart import Pairs, Verdict
-from oniris_core.evaluation.videos import write_video
+from oniris_core.evaluation.report.renders import write_results
+from oniris_core.evaluation.report.sheets import FILM, PAPER, comparison, film_strip, telling_pairs
+from oniris_core.evaluation.report.videos import write_video
+from oniris_core.evaluation.rollouts.rollouts import Rollouts
+from oniris_core.evaluation.scores.intervals import Estimate
 from tests.conftest import Run, tree
 
 LANDER = ActionSpec("discrete", (4,), start=(0,))

@@ -108,9 +108,9 @@ def test_an_archive_without_git_works_and_so_does_git_when_it_comes(tmp_path: Pa
 
 def test_the_videos_show_the_truth(tiny_pipeline: Path) -> None:
     """The left panel of the decoded video is the recorded episode, frame for frame."""
-    from oniris_core.data.episodes import open_episodes
-    from oniris_core.data.groups import group_rows
-    from oniris_core.evaluation.pictures import side_by_side_layout
+    from oniris_core.data.episodes.groups import group_rows
+    from oniris_core.data.episodes.store import open_episodes
+    from oniris_core.evaluation.report.pictures import side_by_side_layout
 
     store = open_episodes(tiny_pipeline / "data/episodes.zarr")
     (video,) = (tiny_pipeline / "renders").glob("rollout_*.mp4")

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from oniris_core import sampling, vae, world
 from oniris_core.common.errors import UserError
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.config.render import RenderParams
-from oniris_core.data.actions import ActionSpec
-from oniris_core.data.episodes import open_episodes
-from oniris_core.data.rollouts import replay
-from oniris_core.play import protocol
+from oniris_core.data.episodes.store import open_episodes
+from oniris_core.data.playing.rollouts import replay
+from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import fitting, measured
 from oniris_core.play.opening import open_house
@@ -26,6 +24,8 @@ from oniris_core.play.recording import Played, collect_command, save
 from oniris_core.play.session import Session, inflated
 from oniris_core.play.starts import MOST_ROWS, Start, Starts, of_store, open_starts, write_starts
 from oniris_core.play.truth import Truth, position_error, reader_of
+from oniris_core.play.web import protocol
+from oniris_core.sampling.params import RenderParams
 from oniris_core.sampling.stepper import Stepper
 from tests.conftest import Run, one_thread
 from tests.players import STARTS, C, ToyStepper, demo_starts, play_params
@@ -165,7 +165,7 @@ def test_truth_is_the_simulator_under_the_same_actions() -> None:
     for _ in range(2):  # and once more after a way back
         truth.begin(start, 4)
         frames = np.concatenate([truth.step(actions[i : i + C]) for i in range(17, len(actions), C)])
-    from oniris_core.data.environments import make_env
+    from oniris_core.data.playing.environments import make_env
 
     want = replay(make_env("LunarLander-v3", {}, False), start.seed, actions, 2, (64, 64), "stretch")
     assert np.array_equal(frames, want[17:])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oniris_core.data.actions import ActionSpec
+from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.play.house import House
 from tests.players import house, served
 from tests.project import ROOT

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from oniris_core.common.errors import UserError
-from oniris_core.play.server import Server, listen
+from oniris_core.play.web.server import Server, listen
 from tests.conftest import Run
 from tests.players import C, ToyStepper, demo_starts, house, page, served
 from tests.project import ROOT
@@ -140,7 +140,7 @@ def test_a_slow_page_gets_newer_frames_and_no_queue(tmp_path: Path) -> None:
 
 
 def test_a_page_that_takes_in_nothing_is_paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oniris_core.play.connection.LATE_S", 0.3)
+    monkeypatch.setattr("oniris_core.play.web.connection.LATE_S", 0.3)
 
     async def test() -> None:
         async with served(house(tmp_path)) as server, page(server) as one:

@@ -20,12 +20,17 @@ STAGES = YAML_FILE["stages"]
 
 
 def models():
-    from oniris_core.config import collect, common, encode, play, render, train, train_vae
+    from oniris_core.config.common import CommonParams
+    from oniris_core.data.playing.params import CollectParams
+    from oniris_core.encoding.params import EncodeParams
+    from oniris_core.play.params import PlayParams
+    from oniris_core.sampling.params import RenderParams
+    from oniris_core.training.vae.params import TrainVaeParams
+    from oniris_core.training.world.params import TrainParams
 
     return {
-        "common": common.CommonParams, "collect": collect.CollectParams, "train_vae": train_vae.TrainVaeParams,
-        "encode": encode.EncodeParams, "train": train.TrainParams, "render": render.RenderParams,
-        "play": play.PlayParams,
+        "common": CommonParams, "collect": CollectParams, "train_vae": TrainVaeParams, "encode": EncodeParams,
+        "train": TrainParams, "render": RenderParams, "play": PlayParams,
     }  # fmt: skip
 
 
@@ -38,6 +43,52 @@ def test_deps_are_what_the_stage_really_imports(stage: str) -> None:
     unused = {dep for dep in code if not any(f == dep or dep in f.parents for f in imported)}
     assert not uncovered, f"add to dvc.yaml: {sorted(str(p.relative_to(ROOT)) for p in uncovered)}"
     assert not unused, f"remove from dvc.yaml: {sorted(str(p.relative_to(ROOT)) for p in unused)}"
+    files = {dep for dep in code if not dep.is_dir()}
+    assert files == {ROOT / f"stages/{stage}.py"}, "beside its own file a stage names rooms, not files"
+    assert len(code - files) <= 8
+
+
+IN_ONE_PIECE = ("common", "config")
+"""Rooms that everything rests on: all stages rerun for any file of them."""
+
+WIDER = {
+    "data/rows/clips.py": {"collect", "encode"},
+    "data/episodes/clips.py": {"collect", "encode"},
+    "data/episodes/groups.py": {"collect"},
+    "data/latents/clips.py": {"encode", "render"},
+    "evaluation/fidelity/vae_pictures.py": {"render"},
+    "sampling/video.py": {"render"},
+    "vae/codec.py": {"train_vae", "encode"},
+    "vae/discriminator.py": {"encode", "render"},
+    "vae/losses.py": {"encode", "render"},
+    "vae/perceptual.py": {"encode", "render"},
+    "vae/stepping.py": {"train_vae", "encode"},
+    "vae/streaming.py": {"train_vae"},
+    "world/loss.py": {"render"},
+}
+"""Files of other rooms, and the stages that rerun for them though they do not import them: too few for a room of their own."""
+
+
+def test_rooms_are_cut_where_the_pipeline_is_cut() -> None:
+    needless = dict[str, set[str]]()
+    for stage in STAGES:
+        imported = closure(ROOT / f"stages/{stage}.py")
+        for dep in STAGES[stage]["deps"]:
+            for file in (ROOT / dep).glob("**/*.py") if dep.startswith("oniris_core") else ():
+                name = file.relative_to(ROOT / "oniris_core").as_posix()
+                if file not in imported and file.name != "__init__.py" and name.split("/")[0] not in IN_ONE_PIECE:
+                    needless.setdefault(name, set()).add(stage)
+    assert needless == WIDER
+
+
+def test_rooms_are_small_and_say_what_they_are() -> None:
+    files = project_files("oniris_core/**/*.py")
+    for room in {file.parent for file in files}:
+        assert len([file for file in files if file.parent == room and file.name != "__init__.py"]) <= 12, room
+        said = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+        assert 3 <= len(said.splitlines()) <= 5, f"{room}: what lives there, and what may be asked of it?"
+    for file in files + project_files("stages/*.py"):
+        assert len(file.read_text().splitlines()) <= 300, file
 
 
 @pytest.mark.parametrize("stage", STAGES)

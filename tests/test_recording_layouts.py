@@ -11,10 +11,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from oniris_core.collection.recordings.files.action_files import read_actions
+from oniris_core.collection.recordings.files.decoder import decoded, probe
+from oniris_core.collection.recordings.files.frames import as_rgb
 from oniris_core.common.errors import UserError
-from oniris_core.data.recordings.action_files import read_actions
-from oniris_core.data.recordings.decoder import decoded, probe
-from oniris_core.data.recordings.frames import as_rgb
 from tests import recordings as made
 from tests import robot_recordings as robots
 from tests.conftest import Run
@@ -363,7 +363,7 @@ def test_lerobot_files_outside_of_the_data_set_are_not_read(params_only: Path, r
 
 
 def test_episodes_of_a_packed_file_can_be_read_in_any_order(tmp_path: Path) -> None:
-    from oniris_core.data.recordings.lerobot import LeRobot
+    from oniris_core.collection.recordings.layouts.lerobot import LeRobot
 
     taken = robots.lerobot3(tmp_path / "in", (12, 9, 7))
     source = LeRobot(tmp_path / "in", "", "observation.images.front")
@@ -375,7 +375,7 @@ def test_episodes_of_a_packed_file_can_be_read_in_any_order(tmp_path: Path) -> N
 def test_every_layout_has_a_sample() -> None:
     from typing import get_args
 
-    from oniris_core.config.collect import CollectParams
+    from oniris_core.data.playing.params import CollectParams
 
     named = set(get_args(CollectParams.model_fields["source"].annotation)) - {"environment"}
     assert {layout for _, layout, _ in LAYOUTS.values()} == named

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oniris_core.collection.recordings.conversion import convert
+from oniris_core.collection.recordings.files.decoder import decoded
+from oniris_core.collection.recordings.files.spaces import given_space, inferred_space, numbers
+from oniris_core.collection.recordings.sources import agreed_space, open_source
 from oniris_core.common.errors import Interrupted
 from oniris_core.common.process import StopRequest
-from oniris_core.config.collect import CollectParams
 from oniris_core.config.reader import build, read_yaml
-from oniris_core.data.episodes import EpisodeStore, open_episodes
-from oniris_core.data.recordings.conversion import convert
-from oniris_core.data.recordings.decoder import decoded
-from oniris_core.data.recordings.sources import agreed_space, open_source
-from oniris_core.data.recordings.spaces import given_space, inferred_space, numbers
+from oniris_core.data.episodes.store import EpisodeStore, open_episodes
+from oniris_core.data.playing.params import CollectParams
 from tests import recordings as made
 from tests.conftest import ROOT, Run, start, tree
 from tests.layouts import LAYOUTS, RATES, brightest, collect, keys, refused
@@ -432,15 +432,15 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
     """Files in the published layout through the preset's own architecture: each network takes a step."""
     import torch
 
-    from oniris_core.config.train import TrainParams
-    from oniris_core.config.train_vae import TrainVaeParams
-    from oniris_core.data.clips import TRAIN
-    from oniris_core.data.frame_clips import FrameClips
-    from oniris_core.data.latent_clips import LatentClips
-    from oniris_core.data.latents import open_latents, write_latents
-    from oniris_core.training.fit import Trainer
-    from oniris_core.training.vae import VaeTrainer
-    from oniris_core.training.world import WorldTrainer, denoiser_config
+    from oniris_core.data.episodes.clips import FrameClips
+    from oniris_core.data.latents.clips import LatentClips
+    from oniris_core.data.latents.store import open_latents, write_latents
+    from oniris_core.data.rows.clips import TRAIN
+    from oniris_core.training.fit.trainer import Trainer
+    from oniris_core.training.vae.params import TrainVaeParams
+    from oniris_core.training.vae.trainer import VaeTrainer
+    from oniris_core.training.world.params import TrainParams
+    from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
 
     def takes_a_step(trainer: Trainer) -> None:
         model, optimizer = trainer.state.model, trainer.state.optimizer

@@ -14,12 +14,12 @@ import fsspec
 import numpy as np
 import pytest
 
-from oniris_core.common import remote
+from oniris_core.common.artefacts import remote
+from oniris_core.common.artefacts.remote import Remote, location
 from oniris_core.common.errors import Interrupted, OnirisError, UserError
 from oniris_core.common.process import stop_requests
-from oniris_core.common.remote import Remote, location
-from oniris_core.data.episodes import EpisodeStore, open_episodes
-from oniris_core.data.latents import open_latents
+from oniris_core.data.episodes.store import EpisodeStore, open_episodes
+from oniris_core.data.latents.store import open_latents
 from tests.conftest import Run, tree
 
 
@@ -104,7 +104,7 @@ def test_readers_see_what_a_disk_would_show(
     kept: int, tiny_pipeline: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "KEEP_BYTES", kept)
-    monkeypatch.setattr("oniris_core.data.zarrs.PRELOAD_BYTES", kept)
+    monkeypatch.setattr("oniris_core.data.rows.zarrs.PRELOAD_BYTES", kept)
     put(f"{url}/episodes.zarr", tiny_pipeline / "data/episodes.zarr")
     put(f"{url}/latents.zarr", tiny_pipeline / "data/latents.zarr")
     here, far = open_episodes(tiny_pipeline / "data/episodes.zarr"), open_episodes(location(f"{url}/episodes.zarr"))

@@ -11,7 +11,7 @@ from examples.robot_arm import lerobot
 from examples.robot_arm.__main__ import main
 from examples.robot_arm.arm import BASE, BLOCK, CAMERAS, FORE, SIZE, TABLE, UPPER, Arm, along, play, reach
 from examples.robot_arm.measure import places
-from oniris_core.data.episodes import open_episodes
+from oniris_core.data.episodes.store import open_episodes
 from tests.conftest import Run
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from oniris_core import sampling, vae, world
-from oniris_core.data.episodes import open_episodes
-from oniris_core.data.groups import group_rows
+from oniris_core.data.episodes.groups import group_rows
+from oniris_core.data.episodes.store import open_episodes
 from oniris_core.sampling.autoregressive import Sampler, generate, next_frame, prefill
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oniris_core.evaluation.horizons import Curves, flat_metrics, measure
-from oniris_core.evaluation.intervals import Bootstrap
-from oniris_core.evaluation.rollouts import Rollouts
-from oniris_core.evaluation.scores import Distance, euclidean, fair_energy_score, mean_of, spread_and_error
-from oniris_core.evaluation.states.reader import Quantity
-from oniris_core.evaluation.states.registry import reader_for
+from oniris_core.evaluation.measures.horizons import Curves, flat_metrics, measure
+from oniris_core.evaluation.probes.states.reader import Quantity
+from oniris_core.evaluation.probes.states.registry import reader_for
+from oniris_core.evaluation.rollouts.rollouts import Rollouts
+from oniris_core.evaluation.scores.intervals import Bootstrap
+from oniris_core.evaluation.scores.scores import Distance, euclidean, fair_energy_score, mean_of, spread_and_error
 from tests.conftest import Run, one_thread
 
 CASES = 4000

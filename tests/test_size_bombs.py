@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from oniris_core.collection.recordings.files.parquet import BATCH, pictures, read_parquet
+from oniris_core.collection.recordings.files.recording import MAX_LINE, MAX_TEXT
 from oniris_core.common.errors import UserError
-from oniris_core.data.recordings.parquet import BATCH, pictures, read_parquet
-from oniris_core.data.recordings.recording import MAX_LINE, MAX_TEXT
 from tests import recordings as made
 from tests.conftest import Run
 from tests.layouts import refused
@@ -69,7 +69,7 @@ def test_files_that_would_become_huge_are_refused_at_once(
 def test_a_declared_size_is_believed_before_anything_is_read(params_only: Path, run: Run, monkeypatch: Any) -> None:
     """Bytes that a row group declares, of numbers and of pictures."""
     made.lerobot(params_only / "in", images=True)
-    monkeypatch.setattr("oniris_core.data.recordings.parquet.MAX_BYTES", 700)
+    monkeypatch.setattr("oniris_core.collection.recordings.files.parquet.MAX_BYTES", 700)
     message = refused(run, params_only, "lerobot_images", params_only / "in")
     assert "declares 12 rows of" in message, message
     assert "at most 700 are read" in message
@@ -98,7 +98,7 @@ def test_one_row_may_hold_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr("oniris_core.data.recordings.parquet.MAX_VALUES", 2**20)
+    monkeypatch.setattr("oniris_core.collection.recordings.files.parquet.MAX_VALUES", 2**20)
     bits = pa.array(np.zeros(2**20 + 1, bool))
     pq.write_table(
         pa.table({"action": pa.ListArray.from_arrays(pa.array([0, len(bits)], pa.int32()), bits)}),

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from oniris_core.config.collect import CollectParams
-from oniris_core.config.fit import FitParams
-from oniris_core.config.render import RenderParams
-from oniris_core.config.train import TrainParams
-from oniris_core.config.train_vae import TrainVaeParams
-from stages.cli import Settings, stage
+from oniris_core.config.cli import Settings, stage
+from oniris_core.data.playing.params import CollectParams
+from oniris_core.sampling.params import RenderParams
+from oniris_core.training.fit.params import FitParams
+from oniris_core.training.vae.params import TrainVaeParams
+from oniris_core.training.world.params import TrainParams
 from tests.conftest import APPS, Run, run_stage, tree
 from tests.project import defaults
 from tests.test_cli import one_error

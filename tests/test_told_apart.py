@@ -9,11 +9,18 @@ import torch
 from scipy import ndimage
 
 from oniris_core.common.process import StopRequest
-from oniris_core.evaluation.intervals import Bootstrap
-from oniris_core.evaluation.rollouts import Rollouts
-from oniris_core.evaluation.states.reader import StateReader
-from oniris_core.evaluation.states.registry import reader_for
-from oniris_core.evaluation.told_apart import NO_PAIRS, NO_SIMULATOR, Verdict, find_pairs, going_on, measure_told_apart
+from oniris_core.evaluation.measures.told_apart import (
+    NO_PAIRS,
+    NO_SIMULATOR,
+    Verdict,
+    find_pairs,
+    going_on,
+    measure_told_apart,
+)
+from oniris_core.evaluation.probes.states.reader import StateReader
+from oniris_core.evaluation.probes.states.registry import reader_for
+from oniris_core.evaluation.rollouts.rollouts import Rollouts
+from oniris_core.evaluation.scores.intervals import Bootstrap
 from tests.conftest import one_thread
 from tests.test_scores import painted
 

@@ -18,21 +18,21 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from oniris_core.common.power_average import exponent_of_width
 from oniris_core.common.seeds import torch_generator
 from oniris_core.config.reader import read_yaml
-from oniris_core.config.train import TrainParams
-from oniris_core.data.clips import TRAIN
-from oniris_core.data.latent_clips import LatentClips
-from oniris_core.data.latents import open_latents
-from oniris_core.evaluation.loss_profile import loss_by_position, loss_by_sigma, loss_figure
-from oniris_core.nn.power_average import exponent_of_width
-from oniris_core.training.checkpoints import Checkpoints
-from oniris_core.training.distributed import of_all_ranks
-from oniris_core.training.ema import PowerEma
-from oniris_core.training.muon import Muon, orthogonalised
-from oniris_core.training.schedules import cooldown, cosine, inverse_sqrt, warmup
-from oniris_core.training.vae import VaeTrainer
-from oniris_core.training.world import WorldBatch, WorldObjective, WorldTrainer, denoiser_config
+from oniris_core.data.latents.clips import LatentClips
+from oniris_core.data.latents.store import open_latents
+from oniris_core.data.rows.clips import TRAIN
+from oniris_core.training.fit.checkpoints import Checkpoints
+from oniris_core.training.fit.machine.distributed import of_all_ranks
+from oniris_core.training.fit.optimiser.ema import PowerEma
+from oniris_core.training.fit.optimiser.muon import Muon, orthogonalised
+from oniris_core.training.fit.optimiser.schedules import cooldown, cosine, inverse_sqrt, warmup
+from oniris_core.training.vae.trainer import VaeTrainer
+from oniris_core.training.world.loss_profile import loss_by_position, loss_by_sigma, loss_figure
+from oniris_core.training.world.params import TrainParams
+from oniris_core.training.world.trainer import WorldBatch, WorldObjective, WorldTrainer, denoiser_config
 from oniris_core.world.loss import PAIRS, ExpectedLoss, loss_rows
 from tests.conftest import Run, start, tree
 from tests.test_vae import save_vgg
@@ -150,7 +150,7 @@ def die() -> None:
 @pytest.mark.pipeline
 def test_another_parameter_starts_afresh(pipeline: Path, run: Run) -> None:
     with patch.object(Checkpoints, "save", autospec=True, side_effect=Checkpoints.save) as save:
-        killed = patch("oniris_core.training.world.WorldTrainer.after_step", side_effect=[{}, {}, KilledError])
+        killed = patch("oniris_core.training.world.trainer.WorldTrainer.after_step", side_effect=[{}, {}, KilledError])
         with killed, pytest.raises(KilledError):
             run(pipeline, "train")
         assert save.call_count == 1

@@ -8,8 +8,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from oniris_core.common.artefacts.weights import save_tensors
 from oniris_core.common.errors import UserError
-from oniris_core.common.weights import save_tensors
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.discriminator import PairedDiscriminator, adversarial_loss, discriminator_loss
 from oniris_core.vae.layers import area_resampling

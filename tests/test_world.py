@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oniris_core.data.actions import action_spec
+from oniris_core.data.rows.actions import action_spec
 from oniris_core.nn.magnitude import MPConv, force_normalize_
 from oniris_core.nn.rotary import rotary_angles
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig, Frames

@@ -15,22 +15,24 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from oniris_core.collection import collection
+from oniris_core.common.artefacts.files import atomic_write, open_artefact
+from oniris_core.common.artefacts.runs import workspace
 from oniris_core.common.errors import OnirisError, UserError
-from oniris_core.common.files import atomic_write, open_artefact
-from oniris_core.common.runs import workspace
 from oniris_core.config.presets import apply_preset
-from oniris_core.data import collection
-from oniris_core.data.actions import action_spec
-from oniris_core.data.episode import Episode
-from oniris_core.data.episodes import open_episodes, write_episodes
-from oniris_core.data.latents import LatentStatistics, open_latents, write_latents
-from oniris_core.evaluation import curves, latents, renders
-from oniris_core.evaluation.curves import write_training_report
-from oniris_core.evaluation.drift import Dreams
-from oniris_core.evaluation.evaluate import Evaluation, Futures
-from oniris_core.evaluation.latents import write_latent_report
-from oniris_core.evaluation.rollouts import Rollouts
-from oniris_core.training.checkpoints import Checkpoints
+from oniris_core.data.episodes.episode import Episode
+from oniris_core.data.episodes.store import open_episodes, write_episodes
+from oniris_core.data.latents.store import LatentStatistics, open_latents, write_latents
+from oniris_core.data.rows.actions import action_spec
+from oniris_core.encoding import report as latents
+from oniris_core.encoding.report import write_latent_report
+from oniris_core.evaluation.measures.drift import Dreams
+from oniris_core.evaluation.measures.evaluate import Evaluation, Futures
+from oniris_core.evaluation.report import renders
+from oniris_core.evaluation.rollouts.rollouts import Rollouts
+from oniris_core.training.fit.checkpoints import Checkpoints
+from oniris_core.training.fit.watch import report as curves
+from oniris_core.training.fit.watch.report import write_training_report
 from oniris_core.vae.model import Vae, VaeConfig
 from oniris_core.vae.store import load_vae, save_vae
 from oniris_core.world.averages import snapshot_file, write_snapshot

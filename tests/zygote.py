@@ -28,7 +28,10 @@ import pytest
 from matplotlib.figure import Figure
 
 import oniris_core
-from oniris_core.evaluation import curves, dashboard, loss_profile, vae_pictures
+from oniris_core.evaluation.fidelity import vae_pictures
+from oniris_core.previews import dashboard
+from oniris_core.training.fit.watch import report as curves
+from oniris_core.training.world import loss_profile
 from tests.conftest import APPS, ROOT
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked, limited and watched as on Linux")

@@ -19,8 +19,8 @@ import typer
 
 from benchmarks.gpu.needs import needs as lock_lines
 from benchmarks.gpu.results import Results, read_rows
+from oniris_core.common.artefacts.files import atomic_write, to_json
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import atomic_write, to_json
 from oniris_core.common.process import die_with_parent
 from oniris_core.config.presets import apply_preset
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from benchmarks.gpu.results import Results
 from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.sampling.autoregressive import Sampler, generate, prefill
-from oniris_core.training.compilation import compile_parts
-from oniris_core.training.graphs import Replayed
-from oniris_core.training.world import WorldBatch, WorldObjective
+from oniris_core.training.fit.machine.compilation import compile_parts
+from oniris_core.training.fit.machine.graphs import Replayed
+from oniris_core.training.world.trainer import WorldBatch, WorldObjective
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig, Frames
 from oniris_core.world.forecast import Forecaster
 from oniris_core.world.generation_form import GenerationForm

@@ -20,17 +20,18 @@ from benchmarks.rollout_cost import endless, memory_held
 from oniris_core.common.process import StopRequest
 from oniris_core.config.presets import apply_preset
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.config.train import TrainParams
-from oniris_core.config.train_vae import TrainVaeParams
-from oniris_core.data.actions import ActionSpec
-from oniris_core.data.clips import TRAIN
-from oniris_core.data.latent_clips import LatentClips
-from oniris_core.data.latents import LatentStore
-from oniris_core.training.distributed import Ranks
-from oniris_core.training.fit import READ_EVERY, Run, fit
-from oniris_core.training.stopwatch import PHASES
-from oniris_core.training.vae import vae_config
-from oniris_core.training.world import WorldTrainer, denoiser_config
+from oniris_core.data.latents.clips import LatentClips
+from oniris_core.data.latents.store import LatentStore
+from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.data.rows.clips import TRAIN
+from oniris_core.training.fit.loop import READ_EVERY, fit
+from oniris_core.training.fit.machine.distributed import Ranks
+from oniris_core.training.fit.trainer import Run
+from oniris_core.training.fit.watch.stopwatch import PHASES
+from oniris_core.training.vae.params import TrainVaeParams
+from oniris_core.training.vae.trainer import vae_config
+from oniris_core.training.world.params import TrainParams
+from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
 from oniris_core.world.denoiser import Denoiser
 from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.temporal import Attention

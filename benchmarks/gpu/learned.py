@@ -14,12 +14,12 @@ from PIL import Image
 from benchmarks.gpu.results import Results
 from demo.pack import pack
 from oniris_core import sampling, vae, world
+from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.devices import pick_device
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import atomic_write
 from oniris_core.config.reader import read_yaml
-from oniris_core.data.clips import HELD_OUT
-from oniris_core.data.episodes import open_episodes
+from oniris_core.data.episodes.store import open_episodes
+from oniris_core.data.rows.clips import HELD_OUT
 
 SHARES = {"train_vae": 0.22, "train": 0.46}
 """Of the time of this step that the two trainings get; the rest is for start-up, encoding and the evaluation."""

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from oniris_core.common.files import atomic_write, to_json
+from oniris_core.common.artefacts.files import atomic_write, to_json
 
 
 class Results:

@@ -58,8 +58,8 @@ def main(
     from oniris_core import sampling
     from oniris_core import vae as vaes
     from oniris_core import world as worlds
-    from oniris_core.data.clips import HELD_OUT
-    from oniris_core.data.episodes import open_episodes
+    from oniris_core.data.episodes.store import open_episodes
+    from oniris_core.data.rows.clips import HELD_OUT
 
     if threads:
         torch.set_num_threads(threads)

@@ -7,8 +7,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import atomic_write
 from oniris_core.common.naming import nearest
 from oniris_core.config.reader import read_yaml
 

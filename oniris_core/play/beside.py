@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.play import protocol
 from oniris_core.play.house import House
 from oniris_core.play.recording import Played
 from oniris_core.play.session import Session, inflated
 from oniris_core.play.truth import Truth, position_error
+from oniris_core.play.web import protocol
 
 T = TypeVar("T")
 _SAID_AGAIN = 32  # errors of that many latent frames are told with every new one

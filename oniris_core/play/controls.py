@@ -6,7 +6,7 @@ named as browsers name them (KeyboardEvent.code), parts of a gamepad as here: le
 
 from typing import Any
 
-from oniris_core.data.actions import ActionSpec
+from oniris_core.data.rows.actions import ActionSpec
 
 _ARROWS = {"left": "ArrowLeft", "right": "ArrowRight", "up": "ArrowUp", "down": "ArrowDown"}
 _LETTERS = {"left": "KeyA", "right": "KeyD", "up": "KeyW", "down": "KeyS"}

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from oniris_core.common.errors import UserError
-from oniris_core.config.play import PlayParams
-from oniris_core.data.actions import ActionSpec
-from oniris_core.evaluation.states.reader import StateReader
+from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.evaluation.probes.states.reader import StateReader
+from oniris_core.play.params import PlayParams
 from oniris_core.play.starts import Start, Starts
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Stepper

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from oniris_core.common.errors import OnirisError
-from oniris_core.play import protocol as say
 from oniris_core.play.beside import Beside
-from oniris_core.play.connection import Connection, plain
 from oniris_core.play.house import House
 from oniris_core.play.recording import Played, Saved, collect_command, save
 from oniris_core.play.session import Session, inflated
+from oniris_core.play.web import protocol as say
+from oniris_core.play.web.connection import Connection, plain
 
 T = TypeVar("T")
 _FUTURES = 4

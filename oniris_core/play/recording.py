@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.errors import OnirisError
-from oniris_core.common.files import atomic_write
-from oniris_core.data.actions import ActionSpec
-from oniris_core.evaluation.videos import write_video
+from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.evaluation.report.videos import write_video
 
 _SIDE = 384  # least height of a video, pixels
 _NAMES = 10_000

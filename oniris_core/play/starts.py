@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from oniris_core.common.artefacts.files import atomic_write
+from oniris_core.common.artefacts.remote import Location
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import atomic_write
-from oniris_core.common.remote import Location
-from oniris_core.data.actions import ActionSpec
-from oniris_core.data.episodes import EpisodeStore, open_episodes
+from oniris_core.data.episodes.store import EpisodeStore, open_episodes
+from oniris_core.data.rows.actions import ActionSpec
 
 MOST_ROWS = 129
 """Frames of an episode that are kept to start from."""

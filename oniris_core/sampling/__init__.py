@@ -1,4 +1,7 @@
-"""Generation. Importing this imports nothing else; see `video.rollout` and `autoregressive` for what it does."""
+"""Generation, latent frame by latent frame, and the parameters of `render`. Importing this imports nothing else.
+
+Ask `rollout` for a video (see `video.rollout`), `autoregressive` for one latent frame.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 def sampler(params: Path | str = "params.yaml") -> "Sampler":
     """The sampler that the section `render` of a parameter file describes. Raises UserError if the file is not right."""
     from oniris_core.config.reader import load_section, read_yaml
-    from oniris_core.config.render import RenderParams
     from oniris_core.sampling.autoregressive import Sampler
+    from oniris_core.sampling.params import RenderParams
 
     path = Path(params)
     return Sampler.of(load_section(RenderParams, "render", read_yaml(path), path, {}))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oniris_core.common.seeds import torch_generator
-from oniris_core.config.render import RenderParams
+from oniris_core.sampling.params import RenderParams
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import heun
 from oniris_core.world.generation_form import GenerationForm
@@ -22,7 +22,7 @@ FEWEST_SLOTS = 16
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
+    """How a frame is generated; see `oniris_core.sampling.params.RenderParams` for the meanings.
 
     Raises:
         ValueError: no steps, or a noise level that is not above 0 or out of order.

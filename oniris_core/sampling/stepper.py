@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oniris_core.data.groups import group_rows
+from oniris_core.data.episodes.groups import group_rows
 from oniris_core.sampling.autoregressive import Sampler, next_frame, prefill
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.model import to_uint8
@@ -68,7 +68,7 @@ class Stepper:
         """Take in videos from the first frame of an episode on.
 
         Args:
-            context: uint8 [B, T, H, W, 3], T = 1 + k c (the groups of `oniris_core.data.groups`).
+            context: uint8 [B, T, H, W, 3], T = 1 + k c (the groups of `oniris_core.data.episodes.groups`).
             actions: [B, T, ...], those that led to each frame; any will do for the first one.
 
         Returns:

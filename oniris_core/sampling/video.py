@@ -27,7 +27,7 @@ def rollout(
     Args:
         model: the world model, from `oniris_core.world.load`.
         context: uint8 [B, T, H, W, 3], from the first frame of an episode on, T = 1 + k c frames (the groups of
-            `oniris_core.data.groups`; a latent frame covers c).
+            `oniris_core.data.episodes.groups`; a latent frame covers c).
         actions: per frame, [B] or [B, components], the actions that led to it: those of the context first (its first
             frame is the reset, any action will do), then those of the frames to come, asked for when they are needed.
         codec: the VAE the model was trained with, from `oniris_core.vae.load`.

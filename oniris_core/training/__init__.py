@@ -1,0 +1,4 @@
+"""How networks are trained: `fit` is the loop, `vae` and `world` say what a step is.
+
+The two trainers do not know each other.
+"""

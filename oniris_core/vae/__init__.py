@@ -1,4 +1,7 @@
-"""The group-causal video VAE. Importing this imports nothing else."""
+"""The group-causal video VAE: networks, losses, streaming and stepping. Importing this imports nothing else.
+
+Ask `load` for a trained one; its training is in `training.vae`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oniris_core.common.artefacts.weights import load_tensors
 from oniris_core.common.errors import UserError
-from oniris_core.common.weights import load_tensors
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours VGG was trained on, in 0..1
 

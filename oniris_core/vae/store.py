@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from oniris_core.common.artefacts.files import open_artefact, staged_folder, to_json
+from oniris_core.common.artefacts.weights import load_into, load_tensors, save_tensors
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import open_artefact, staged_folder, to_json
 from oniris_core.common.plain import with_tuples
-from oniris_core.common.weights import load_into, load_tensors, save_tensors
 from oniris_core.vae.model import Vae, VaeConfig
 
 KIND = "vae"

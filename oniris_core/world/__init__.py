@@ -1,4 +1,7 @@
-"""The world model. Importing this imports nothing else."""
+"""The world model: denoiser, loss, and the form that generates. Importing this imports nothing else.
+
+Ask `load` for a trained one; its training is in `training.world`, what makes videos of it in `sampling`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

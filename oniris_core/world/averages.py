@@ -12,10 +12,10 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from oniris_core.common.artefacts.files import atomic_write
+from oniris_core.common.artefacts.weights import load_tensors
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import atomic_write
-from oniris_core.common.weights import load_tensors
-from oniris_core.nn.power_average import WIDEST, PowerProfile, combine
+from oniris_core.common.power_average import WIDEST, PowerProfile, combine
 
 TOLERANCE = 0.03
 """How far, relative to its norm, a profile may be missed before its width is refused."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from oniris_core.common.artefacts.files import open_artefact, staged_folder, to_json
+from oniris_core.common.artefacts.weights import load_into, save_tensors
 from oniris_core.common.errors import UserError
-from oniris_core.common.files import open_artefact, staged_folder, to_json
-from oniris_core.common.weights import load_into, save_tensors
-from oniris_core.data.actions import ActionSpec
+from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.nn.magnitude import settle_
 from oniris_core.world.averages import Averages, snapshot_file
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig

@@ -1,0 +1,137 @@
+"""The one way Oniris lays out arrays in Zarr: few files, checksummed chunks, small arrays in one piece."""
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.errors
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, MemoryStore
+
+from oniris_core.common.artefacts.files import open_artefact
+from oniris_core.common.artefacts.remote import Location, open_artefact_at, staged_at
+from oniris_core.common.errors import UserError
+
+ROWS_PER_CHUNK = 16
+ROWS_PER_SHARD = 1024
+PRELOAD_BYTES = 4 * 2**30
+"""Arrays up to this size are read into memory at once, which is over forty times faster to sample from."""
+
+
+@contextlib.contextmanager
+def new_store(out: Location, kind: str) -> Iterator[zarr.Group]:
+    """Yield an empty group to fill; on success it is put in place of `out`, on any exception removed."""
+    with staged_at(out, kind) as folder:
+        try:
+            yield zarr.open_group(folder, mode="w-", zarr_format=3)
+        except BaseException:
+            sync(_all_done())  # the first write that fails is told at once: the others would write into what is removed
+            raise
+
+
+async def _all_done() -> None:
+    """Wait for everything else that Zarr's event loop has begun."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+
+def add_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> zarr.Array:
+    """An array of large rows along time, in shards of chunks."""
+    return group.create_array(
+        name, shape=shape, dtype=dtype, chunks=(ROWS_PER_CHUNK, *shape[1:]), shards=(ROWS_PER_SHARD, *shape[1:]),
+        compressors=ZstdCodec(level=3, checksum=True), fill_value=0, config={"write_empty_chunks": True},
+    )  # fmt: skip
+
+
+def add_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
+    """A small array, in one chunk."""
+    chunks = tuple(max(size, 1) for size in values.shape)
+    array = group.create_array(
+        name, shape=values.shape, dtype=values.dtype, chunks=chunks,
+        compressors=ZstdCodec(level=3, checksum=True), fill_value=0, config={"write_empty_chunks": True},
+    )  # fmt: skip
+    if values.size:
+        array[...] = values
+
+
+def finish(group: zarr.Group, attributes: dict[str, Any]) -> None:
+    """Record the attributes, `complete` last, and one copy of all metadata in the root.
+
+    With that copy readers list the arrays without looking at the folder, where they would stumble over the manifest.
+    """
+    group.attrs.update(attributes)
+    group.attrs["complete"] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)  # "not part of the specification yet"
+        zarr.consolidate_metadata(group.store)
+
+
+class RowWriter:
+    """Appends rows to an array of known length and writes whole shards only."""
+
+    def __init__(self, array: zarr.Array):
+        self._array, self._pending, self._written = array, list[np.ndarray](), 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Take rows [n, ...]; whatever fills a shard is written."""
+        self._pending.append(rows)
+        if sum(map(len, self._pending)) >= ROWS_PER_SHARD:
+            self._flush(whole_shards_only=True)
+
+    def close(self) -> None:
+        """Write the rest and check that every row has come."""
+        self._flush(whole_shards_only=False)
+        assert self._written == self._array.shape[0], f"{self._written} rows of {self._array.shape[0]} written"
+
+    def _flush(self, whole_shards_only: bool) -> None:
+        rows = np.concatenate(self._pending) if self._pending else np.zeros((0, *self._array.shape[1:]))
+        count = len(rows) // ROWS_PER_SHARD * ROWS_PER_SHARD if whole_shards_only else len(rows)
+        if count:
+            self._array[self._written : self._written + count] = rows[:count]
+        self._written += count
+        self._pending = [rows[count:]] if count < len(rows) else []
+
+
+def open_store(place: Location, kind: str, made_by: str) -> tuple[zarr.Group, str]:
+    """The group of a checked store, on this disk or elsewhere, and the store's identity.
+
+    Raises:
+        UserError: missing, damaged, not complete, or of another kind.
+    """
+    if isinstance(place, Path):
+        artefact = open_artefact(place, kind, made_by)
+        return zarr.open_group(place, mode="r"), artefact.identity
+    opened = open_artefact_at(place, kind, made_by)
+    if opened.kept is None:
+        return zarr.open_group(FsspecStore.from_url(place.url, read_only=True), mode="r"), opened.identity
+    prototype = default_buffer_prototype()
+    kept = {name: prototype.buffer.from_bytes(data) for name, data in opened.kept.items()}
+    return zarr.open_group(MemoryStore(kept, read_only=True), mode="r"), opened.identity
+
+
+def array(group: zarr.Group, name: str) -> zarr.Array:
+    """The array `name` of a group, not read yet.
+
+    Raises:
+        UserError: there is no such array.
+    """
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        raise UserError(f"{group.store_path} has no array '{name}', so it is not a store of the kind it claims to be")
+    return found
+
+
+def read(group: zarr.Group, name: str) -> np.ndarray:
+    """The values of the array `name` of a group."""
+    return np.asarray(array(group, name)[...])
+
+
+def preload(array: zarr.Array) -> Any:
+    """The array in memory if it is small enough, else the array itself; both are read by slicing."""
+    return array[...] if array.nbytes <= PRELOAD_BYTES else array

@@ -1,0 +1,206 @@
+"""What a training step of the world model is."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oniris_core.common.seeds import numpy_rng, torch_generator
+from oniris_core.data.latents.clips import LatentClips, action_features
+from oniris_core.data.latents.store import LatentStore
+from oniris_core.nn.magnitude import force_normalize_
+from oniris_core.training.fit.machine.compilation import compile_parts
+from oniris_core.training.fit.machine.distributed import Ranks, of_all_ranks
+from oniris_core.training.fit.machine.on_device import may_be_kept, to_device
+from oniris_core.training.fit.optimiser.muon import Muon
+from oniris_core.training.fit.optimiser.schedules import cooldown, inverse_sqrt, warmup
+from oniris_core.training.fit.state import TrainState
+from oniris_core.training.fit.trainer import Outcome
+from oniris_core.training.world.params import TrainParams
+from oniris_core.training.world.snapshots import SnapshotEma
+from oniris_core.world.averages import snapshot_steps
+from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+from oniris_core.world.forecast import Forecaster
+from oniris_core.world.loss import ExpectedLoss, clean_frames, forecast_loss, loss_rows, noised_errors
+from oniris_core.world.unet import Block, UNetConfig
+
+
+def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
+    """The architecture that the parameters and the latents ask for."""
+    channels, height, width = (int(size) for size in store.latents.shape[1:])
+    unet = UNetConfig(
+        params.channels, params.channel_mult, params.blocks, params.video_attention, params.frame_attention,
+        params.head_channels, params.window,
+    )  # fmt: skip
+    unet.check_latent_size(height, width)
+    features = store.action_spec.features * store.actions.shape[1]
+    return DenoiserConfig(
+        unet, channels, height, width, features, store.change_std, params.forecast_channels,
+        params.forecast_ages,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WorldBatch:
+    """Clips and their noise; see `noised_errors`. And whether the forecast alone is learned from them."""
+
+    x_BTCHW: Tensor
+    actions_BTA: Tensor
+    has_action_BT: Tensor
+    sigma_BT: Tensor
+    noise_BTCHW: Tensor
+    clean_sigma_B: Tensor
+    clean_noise_BTCHW: Tensor
+    forecast_only: bool
+
+
+class WorldObjective(nn.Module):
+    """The mean over frames of loss / usual loss, and of the forecast's own loss.
+
+    Args:
+        denoiser: what is trained.
+        usual: the loss that is usual at each sigma; same shape. No part of what the ranks synchronise.
+    """
+
+    def __init__(self, denoiser: Denoiser, usual: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.denoiser, self._usual = denoiser, usual
+
+    def forward(self, batch: WorldBatch) -> Outcome:
+        """The loss of a batch; of a whole step also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
+        b = batch
+        if b.forecast_only:
+            clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
+            alone = forecast_loss(self.denoiser, b.x_BTCHW, clean, b.sigma_BT.shape[1]).mean()
+            return Outcome(alone, {"forecast": alone.detach()}, {})
+        errors = noised_errors(
+            self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW, b.clean_sigma_B,
+            b.clean_noise_BTCHW,
+        )  # fmt: skip
+        loss, rows = errors.loss, loss_rows(b.sigma_BT, errors.loss)
+        total, shown = (loss / self._usual(b.sigma_BT)).mean(), {"weighted": loss.detach().mean()}
+        forecast = errors.forecast.mean()
+        shown["forecast"] = forecast.detach()
+        return Outcome(total + forecast, shown, {"rows": rows})
+
+
+ClipSource = Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]]
+"""Makes of numbers of clips their latents, actions and has_action (see `LatentBatch`), on the device."""
+
+
+def clip_source(clips: LatentClips, device: torch.device) -> ClipSource:
+    """Clips from the memory of the device if all latents fit there, else from this machine's memory or disk."""
+    store = clips.store
+    if not clips.in_memory or not may_be_kept(store.latents.nbytes, device):
+
+        def read(chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+            found = clips[chosen]
+            return (
+                to_device(found.latents, device),
+                to_device(found.actions, device),
+                to_device(found.has_action, device),
+            )
+
+        return read
+    latents = torch.from_numpy(store.latents).to(device)
+    features = torch.from_numpy(action_features(store, 0, len(store.latents))).to(device)
+    mean, std = (torch.from_numpy(part).to(device)[:, None, None] for part in (store.mean, store.std))
+
+    def gather(chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        rows, has_action = (to_device(part, device) for part in clips.places(chosen))
+        return (latents[rows].float() - mean) / std, features[rows], has_action
+
+    return gather
+
+
+class WorldTrainer:
+    """Trains a denoiser on random latent clips; see `oniris_core.training.fit.trainer.Trainer`.
+
+    Attributes:
+        denoiser: what is trained.
+        expected: the usual loss.
+        snapshots: after which steps the averages are kept, as files in the folder `kept` (None: not by this rank).
+    """
+
+    gauge = "weighted"
+
+    def __init__(
+        self,
+        params: TrainParams,
+        config: DenoiserConfig,
+        clips: LatentClips,
+        seed: int,
+        device: torch.device,
+        kept: Path | None,
+        ranks: Ranks | None = None,
+    ):
+        self._params, self._clips, self._seed, self.device = params, clips, seed, device
+        self._ranks = ranks or Ranks()
+        torch.manual_seed(int(torch_generator(seed, "world/init").initial_seed()))
+        self.denoiser = Denoiser(config).to(device)
+        force_normalize_(self.denoiser)
+        # Where the clock says when a training ends nobody knows which steps are evenly spread over it.
+        self.snapshots = () if params.minutes else snapshot_steps(params.steps, params.ema_snapshots)
+        self.expected = ExpectedLoss().to(device)
+        self.state = TrainState(
+            self.denoiser,
+            Muon(self.denoiser.parameters(), lr=params.lr),
+            [SnapshotEma(self.denoiser, width, self.snapshots, kept) for width in params.ema_widths],
+            self.expected,
+        )
+        self.objective: nn.Module = WorldObjective(self.denoiser, self.expected.__call__)
+        if params.compile:
+            self.denoiser.make_masks(params.clip_latents, device)
+            compile_parts(self.denoiser, (Block, Forecaster))
+        self.frames_per_step = params.batch * params.clip_latents
+        self._source = clip_source(clips, device)
+        self.in_memory = clips.in_memory
+
+    def batch(self, step: int, part: int) -> WorldBatch:
+        """Random clips with random noise."""
+        p, seed, device = self._params, self._seed, self.device
+        mine = self._ranks.part(p.batch, p.accumulate, part)
+        x, actions, has_action = self._source(self._drawn(step)[mine])
+        # Noise is drawn for the whole step, whoever takes part in it: a clip's depends on its place alone.
+        generator = torch_generator(seed, "world/noise", step, device=device.type)
+        whole = functools.partial(torch.randn, generator=generator, device=device)
+        sigma = (p.p_mean + p.p_std * whole(p.batch, p.clip_latents)).exp()
+        noise = whole(p.batch, p.clip_latents, *x.shape[2:])
+        clean_noise = whole(p.batch, *x.shape[1:])
+        # A clean frame is never declared to be quite without noise: its logarithm is an input.
+        clean_sigma = (p.context_noise * torch.rand(p.batch, generator=generator, device=device)).clamp(min=1e-3)
+        here = slice(int(mine[0]), int(mine[-1]) + 1)
+        return WorldBatch(
+            x, actions, has_action, sigma[here], noise[here], clean_sigma[here], clean_noise[here],
+            self.forecast_only(step),
+        )  # fmt: skip
+
+    def forecast_only(self, step: int) -> bool:
+        """Whether a step trains the forecast alone: drawn, so that such steps are spread over the training."""
+        drawn = numpy_rng(self._seed, "world/lesson", step).random()
+        return bool(drawn < self._params.forecast_only_share)
+
+    def _drawn(self, step: int) -> np.ndarray:
+        p = self._params
+        return self._clips.index.draw(p.batch, self._seed, "world/clips", step, p.start_share, p.end_share)
+
+    def lr(self, step: int, share: float) -> float:
+        """Warm-up, then constant, then inverse square root, at last down to zero."""
+        p = self._params
+        falling = inverse_sqrt(step, p.lr_ref_steps) * cooldown(share, p.cooldown_share)
+        return p.lr * warmup(step, p.warmup_steps) * falling
+
+    def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Forced weight normalisation (arXiv 2312.02696, eq. 66); the usual loss takes in the frames of all ranks."""
+        force_normalize_(self.denoiser)
+        if kept[0]:
+            self.expected.observe(torch.cat([of_all_ranks(part["rows"]) for part in kept]))
+        return {}
+
+    def describe(self, step: int) -> str:
+        """The episodes of a step."""
+        return f"episodes {', '.join(map(str, self._clips.index.episode[self._drawn(step)]))}"
