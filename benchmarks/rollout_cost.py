@@ -62,7 +62,7 @@ def whole_window(
 
     @torch.inference_mode()
     def passes() -> list[torch.Tensor]:
-        return [denoiser(clean, clip.x, sigma)[:, 1, -1] for _ in range(sampler(solver_steps).evaluations + 1)]
+        return [denoiser(clean, clip.x, sigma)[:, 1, -1] for _ in range(solver_steps + 1)]
 
     return passes
 
@@ -92,8 +92,7 @@ def main(
     """Time of a generated latent frame, three ways; then early and late in a rollout, with the memory on the way."""
     where = pick_device(device, threads)
     denoiser = make_denoiser(params, latent_channels, latent_size, where)
-    evaluations = sampler(solver_steps).evaluations
-    print(f"\nA latent frame of {evaluations} evaluations, {where}, {torch.get_num_threads()} threads, milliseconds\n")
+    print(f"\nA latent frame of {solver_steps} evaluations, {where}, {torch.get_num_threads()} threads, milliseconds\n")
     rows = []
     for batch in map(int, batches.split(",")):
         rollout = endless(GenerationForm(denoiser), solver_steps, batch, where)

@@ -17,7 +17,7 @@ from oniris_core.data.episodes.groups import group_rows
 from oniris_core.data.episodes.store import open_episodes
 from oniris_core.sampling.autoregressive import Sampler, generate, next_frame, prefill
 from oniris_core.sampling.schedule import sigma_schedule
-from oniris_core.sampling.solver import heun
+from oniris_core.sampling.solver import dpm_solver
 from oniris_core.sampling.stepper import Stepper, is_finite
 from oniris_core.vae.codec import Codec
 from oniris_core.world.generation_form import GenerationForm
@@ -47,9 +47,9 @@ def euler(denoise, x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize(("solver", "order"), [(heun, 2), (euler, 1)])
+@pytest.mark.parametrize(("solver", "order"), [(dpm_solver, 2), (euler, 1)])
 @pytest.mark.parametrize(("top", "low", "rho"), [(4.0, 1e-3, 3), (5.0, 0.1, 3), (80.0, 0.01, 7)])
-def test_heun_is_of_second_order_on_a_gaussian(solver, order: int, top: float, low: float, rho: float) -> None:
+def test_the_solver_is_of_second_order_on_a_gaussian(solver, order: int, top: float, low: float, rho: float) -> None:
     x, std, mean = torch.tensor([3.0], dtype=torch.float64), 0.5, 0.7
     exact = mean + (x - mean) * ((std**2 + low**2) / (std**2 + top**2)) ** 0.5  # the flow keeps (x - mean) / spread
     counts, errors = (32, 64, 128, 256), []
@@ -63,7 +63,7 @@ def test_heun_is_of_second_order_on_a_gaussian(solver, order: int, top: float, l
 def test_the_flow_keeps_the_marginal() -> None:
     g, std, mean, top = torch.Generator().manual_seed(0), 0.5, 0.7, 4.0
     x = mean + (std**2 + top**2) ** 0.5 * torch.randn(40_000, generator=g, dtype=torch.float64)
-    made = heun(gaussian(std, mean), x, sigma_schedule(64, top, 0.01, 3))
+    made = dpm_solver(gaussian(std, mean), x, sigma_schedule(64, top, 0.01, 3))
     assert float(made.mean()) == pytest.approx(mean, abs=0.01)  # four standard errors
     assert float(made.std()) == pytest.approx(std, abs=0.01)
 
@@ -71,7 +71,7 @@ def test_the_flow_keeps_the_marginal() -> None:
 def test_the_observer_sees_every_level() -> None:
     seen = []
     sigmas = sigma_schedule(4, 2, 0.1, 2)
-    heun(gaussian(1), torch.ones(1), sigmas, lambda step, sigma, _x, _d: seen.append((step, sigma)))
+    dpm_solver(gaussian(1), torch.ones(1), sigmas, lambda step, sigma, _x, _d: seen.append((step, sigma)))
     assert seen == [(i, float(s)) for i, s in enumerate(sigmas[:-1])]
 
 

@@ -222,7 +222,7 @@ def _clip_lengths(
 def _generation(
     results: Results, preset: tuple[TrainParams, LatentStore], device: torch.device, batches: tuple[int, ...]
 ) -> None:
-    """Latent frames a second of rollouts side by side, by the solver's 6 noise levels (11 evaluations)."""
+    """Latent frames a second of rollouts side by side, by the solver's 6 noise levels, one evaluation each."""
     form, c = GenerationForm(_denoiser(preset, device)), preset[1].actions.shape[1]
     for batch in batches:
         rollout = endless(form, 6, batch, device)

@@ -112,8 +112,8 @@ def measured(
     times[sampler.steps] = seconds(steppers["fine"], deadline - 0.6 * MEASURED_S)
     steps = sampler.steps
     while times[steps] > SHARE * latent_seconds and steps > 1:
-        # Time grows with the evaluations, 2 n - 1 of them; what is not the network's is not known yet, hence a step at a time.
-        most = int((SHARE * latent_seconds / times[steps] * (2 * steps - 1) + 1) / 2)
+        # Time grows with the evaluations; what is not the network's is not known yet, hence a step at a time.
+        most = int(SHARE * latent_seconds / times[steps] * steps)
         steps = max(1, min(steps - 1, most))
         steppers["fast"] = make(replace(sampler, steps=steps))
         times[steps] = seconds(steppers["fast"], deadline - 0.3 * MEASURED_S)

@@ -12,7 +12,7 @@ from torch import Tensor
 from oniris_core.common.seeds import torch_generator
 from oniris_core.sampling.params import RenderParams
 from oniris_core.sampling.schedule import sigma_schedule
-from oniris_core.sampling.solver import heun
+from oniris_core.sampling.solver import dpm_solver
 from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.rollout_state import RolloutState
 
@@ -44,11 +44,6 @@ class Sampler:
     def of(params: RenderParams) -> "Sampler":
         """The sampler that the parameters describe."""
         return Sampler(params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.context_sigma)
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network is asked for each latent frame, the one with which it enters the past left out."""
-        return 2 * self.steps - 1
 
 
 @torch.inference_mode()
@@ -138,7 +133,7 @@ def next_frame(
 
     sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
     # The flow starts around what is expected: sigma_max is small where that is much.
-    x = heun(denoise, ahead.center + sampler.sigma_max * noise, sigmas)
+    x = dpm_solver(denoise, ahead.center + sampler.sigma_max * noise, sigmas)
     return form.enter(state, ahead, told, x, x.new_full((B,), sampler.context_sigma)), x
 
 

@@ -34,7 +34,7 @@ class RenderParams(Params):
         lt=0.28,
         description="width of the weights' average: one of train.ema_widths, or any made of their snapshots",
     )
-    solver_steps: Positive = Field(description="noise levels of the Heun solver")
+    solver_steps: Positive = Field(description="noise levels of the solver, at each of which the network is asked once")
     sigma_max: Float = Field(gt=0, description="noise level generation starts from")
     sigma_min: Float = Field(gt=0, description="last noise level before zero")
     rho: Float = Field(ge=1, description="curvature of the noise schedule")
