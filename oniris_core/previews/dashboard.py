@@ -19,13 +19,9 @@ from oniris_core.data.latents.clips import LatentClips
 from oniris_core.data.latents.store import LatentStore
 from oniris_core.sampling.autoregressive import Sampler, generate, prefill
 from oniris_core.sampling.schedule import sigma_schedule
-<<<<<<< HEAD:oniris_core/previews/dashboard.py
-from oniris_core.sampling.solver import heun
+from oniris_core.sampling.solver import dpm_solver
 from oniris_core.training.fit.watch.report import draw_curve
 from oniris_core.training.world.loss_profile import draw_loss
-=======
-from oniris_core.sampling.solver import dpm_solver
->>>>>>> refs/heads/h-solver:oniris_core/evaluation/dashboard.py
 from oniris_core.vae.model import Vae, to_uint8
 from oniris_core.vae.store import load_vae
 from oniris_core.world.denoiser import Denoiser
