@@ -36,6 +36,7 @@ from oniris_core.evaluation.horizons import (
 from oniris_core.evaluation.intervals import Bootstrap
 from oniris_core.evaluation.inverse_dynamics import ActionProbe, train_probe
 from oniris_core.evaluation.learned_states import learn
+from oniris_core.evaluation.outcomes import measure_outcomes
 from oniris_core.evaluation.replays import Progress, Replays, held, replay_all
 from oniris_core.evaluation.rollouts import Dreamer, Rollouts, roll_out
 from oniris_core.evaluation.simulator import Simulator
@@ -182,6 +183,10 @@ def evaluate(
     left_out |= curves.left_out
     metrics = {**flat_metrics(curves), **position_in_group(rollouts, c)}
     metrics["rollout/finite"] = round(float(rollouts.finite.mean()), 4)
+
+    found_outcomes, reasons = measure_outcomes(dreamer, chosen, store, rollouts, bootstrap)
+    metrics |= found_outcomes
+    left_out |= reasons
 
     control, reason = (None, None) if probe is None else measure_control(probe, rollouts, c, bootstrap)
     if reason:

@@ -83,7 +83,8 @@ class OutcomeHeads(nn.Module):
         super().__init__()
         self.config, self.ages, self.actions = config, ages, actions_seen(ages)
         depth, height, width = latent
-        self.merged = 2 if height % 2 == width % 2 == 0 else 1  # pixels along an axis that are taken together: a quarter of the work
+        # Pixels along an axis that are taken together, for a quarter of the work.
+        self.merged = 2 if height % 2 == width % 2 == 0 else 1
         rows, columns = height // self.merged, width // self.merged
         y, x = (torch.linspace(-1, 1, size) * 3**0.5 for size in (rows, columns))
         # A channel of ones and two that say where a pixel lies.
