@@ -158,7 +158,7 @@ class OutcomeHeads(nn.Module):
 
     def outcomes(self, found: Tensor) -> Outcomes:
         """What is told [..., 2, c], as rewards and probabilities [..., c]."""
-        rewards, ends = found.float().unbind(-2)
+        rewards, ends = found.unbind(-2)
         return Outcomes(self.config.mean + self.config.std * rewards, ends.sigmoid())
 
     def loss(self, found_BTxc: Tensor, rewards_BTc: Tensor, ended_BTc: Tensor) -> Tensor:
