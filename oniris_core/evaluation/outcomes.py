@@ -152,12 +152,11 @@ def calibration_error(
     """Mean over frames of the difference between the mean probability in a bin and the share that had ended."""
     bins = (chance_KSH * BINS).astype(int).clip(0, BINS - 1)
     known, ended = (np.broadcast_to(part[:, None], bins.shape) for part in (known_KH, ended_KH))
-    missed, missed_R, count, count_R = 0.0, 0.0, 0.0, 0.0
+    sums = list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]()
     for number in range(BINS):
         here = known & (bins == number)
         off, off_R = bootstrap.sums(np.where(here, chance_KSH - ended, 0.0).sum((1, 2)))
-        many, many_R = bootstrap.sums(here.sum((1, 2)).astype(float))
-        missed, missed_R = missed + np.abs(off), missed_R + np.abs(off_R)
-        count, count_R = count + many, count_R + many_R
+        sums.append((np.abs(off), np.abs(off_R), *bootstrap.sums(here.sum((1, 2)).astype(float))))
+    missed, missed_R, count, count_R = (np.sum(part, axis=0) for part in zip(*sums, strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         return bootstrap.estimate(np.asarray(missed / count), np.asarray(missed_R / count_R))

@@ -96,10 +96,9 @@ class WorldObjective(nn.Module):
 
     def forward(self, batch: WorldBatch) -> Outcome:
         """The loss of a batch; of a whole step also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
-        found = self._of_frames(batch)
-        if self.denoiser.outcomes is None or batch.rewards_BTc is None or batch.ended_BTc is None:
+        found, b = self._of_frames(batch), batch
+        if self.denoiser.outcomes is None or b.rewards_BTc is None or b.ended_BTc is None:
             return found
-        b = batch
         clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
         told = self.denoiser.find_outcomes(clean, b.sigma_BT.shape[1])
         outcomes = self.denoiser.outcomes.loss(told, b.rewards_BTc, b.ended_BTc).mean()
@@ -200,7 +199,6 @@ class WorldTrainer:
             compile_parts(self.denoiser, (Block, Forecaster))
         self.frames_per_step = params.batch * params.clip_latents
         self._source = clip_source(clips, device)
-        self._outcomes = torch.from_numpy(clips.store.rewards), torch.from_numpy(clips.store.ended)
         self.in_memory = clips.in_memory
 
     def batch(self, step: int, part: int) -> WorldBatch:
@@ -209,8 +207,8 @@ class WorldTrainer:
         mine = self._ranks.part(p.batch, p.accumulate, part)
         drawn = self._drawn(step)[mine]
         x, actions, has_action = self._source(drawn)
-        rows = torch.from_numpy(self._clips.places(drawn)[0][:, -p.clip_latents :])
-        rewards, ended = (values[rows].to(device) for values in self._outcomes)
+        rows, store = self._clips.places(drawn)[0][:, -p.clip_latents :], self._clips.store
+        rewards, ended = (to_device(values[rows], device) for values in (store.rewards, store.ended))
         # Noise is drawn for the whole step, whoever takes part in it: a clip's depends on its place alone.
         generator = torch_generator(seed, "world/noise", step, device=device.type)
         whole = functools.partial(torch.randn, generator=generator, device=device)

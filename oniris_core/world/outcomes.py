@@ -71,6 +71,7 @@ class OutcomeHeads(nn.Module):
     """
 
     where: Tensor
+    units: Tensor
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class OutcomeHeads(nn.Module):
         self.again = MPConv(4 * channels, 4 * channels)
         self.head = MPConv(4 * channels + 1, 2 * config.frames)
         self.head_gain = nn.Parameter(torch.zeros(2))
+        self.register_buffer("units", torch.tensor([REWARD, LOGIT]), persistent=False)
 
     def read(self, frames_NCHW: Tensor) -> Tensor:
         """What is seen in each frame, [N, F]."""
@@ -124,7 +126,7 @@ class OutcomeHeads(nn.Module):
         told = mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), self.action(told_BTKA.flatten(2)), 0.7)
         x = mp_silu(self.again(mp_silu(mp_sum(seen, told, 0.3))))
         found = self.head(torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)).unflatten(-1, (2, -1))
-        return found * (self.head_gain * self.head_gain.new_tensor([REWARD, LOGIT]))[:, None]
+        return found * (self.head_gain * self.units)[:, None]
 
     def forward(self, x_BTCHW: Tensor, told_BTA: Tensor, sigma_BT: Tensor, count: int) -> Tensor:
         """`tell` of each of the last `count` frames of clips; before its first frame an episode stood still.
