@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oniris_core.common.errors import UserError
 from oniris_core.data.groups import group_outcomes
 from oniris_core.evaluation.intervals import Bootstrap
-from oniris_core.evaluation.outcomes import Told, calibration_error
+from oniris_core.evaluation.outcomes import Told, _ends, _returns, calibration_error, truth
 from oniris_core.training.muon import Muon
 from oniris_core.training.world import WorldBatch, WorldObjective, _groups, outcome_config
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig, Frames, told_of
@@ -248,3 +248,46 @@ def test_the_weights_begin_as_without_heads():
     plain, beside = make(), make(outcomes=EARNS)
     plain, beside = (torch.manual_seed(1) and Denoiser(model.config).state_dict() for model in (plain, beside))
     assert all(torch.equal(value, beside[name]) for name, value in plain.items())
+
+
+class Chosen:
+    """Two episodes of which the context is row 0 and a group of 2: one ends at row 5, one is cut off there."""
+
+    episodes, context, c = np.array([0, 1]), 4, 2
+    rows = np.maximum(np.arange(12) - 1, 0)
+
+
+class Played:
+    rewards = np.array([0, 1, 2, 3, 4, 5] * 2, np.float32)
+    terminated = np.array([True, False])
+
+    def bounds(self, episode):
+        return 6 * episode, 6 * episode + 6
+
+
+def test_what_came_is_known_up_to_a_limit_of_time_and_for_ever_after_an_end():
+    came, known = truth(Chosen, Played())
+    assert came.rewards.tolist() == [[3, 4, 5, 0, 0, 0, 0, 0]] * 2
+    assert came.first_end().tolist() == [2, 8]
+    assert known.sum(1).tolist() == [8, 3]
+
+
+def test_what_is_foretold_right_is_measured_as_right_and_what_is_wrong_as_wrong():
+    rng, bootstrap = np.random.default_rng(0), Bootstrap(30, 50, 0)
+    ends = np.arange(8) >= rng.integers(2, 12, (30, 1))
+    came, known = Told(rng.normal(size=(30, 8)), ends), np.ones((30, 8), bool)
+    late = Told(came.rewards[:, None], (np.roll(ends, 3, axis=1)[:, None] & (np.arange(8) >= 3)) * 1.0)
+
+    def measured(told):
+        metrics = {}
+        _returns(metrics, "it", 4, told.returns(4), came.returns(4)[:, None], known[:, 3], bootstrap)
+        _ends(metrics, "it", told, came, known, bootstrap)
+        return metrics
+
+    right = measured(Told(came.rewards[:, None], ends[:, None].astype(float)))
+    assert right["it/return_error@4"] == right["it/end_calibration_error"] == 0
+    assert right["it/return_correlation@4"] == right["it/end_precision"] == right["it/end_recall"] == 1
+    wrong = measured(late)
+    assert wrong["it/return_error@4"] > 0.1
+    assert wrong["it/end_recall"] == 0
+    assert wrong["it/end_calibration_error"] > 0.1
