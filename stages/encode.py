@@ -38,7 +38,7 @@ def app(
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.common.seeds import numpy_rng
-    from oniris_core.data.episodes.groups import group_actions, group_count, read_groups
+    from oniris_core.data.episodes.groups import group_actions, group_count, group_outcomes, read_groups
     from oniris_core.data.latents.store import write_latents
     from oniris_core.encoding.report import write_latent_report
     from oniris_core.vae.store import load_vae
@@ -69,7 +69,7 @@ def app(
 
     with workspace("encode", out), stop_requests() as stop, meter("encode: episodes", len(counts)) as progress:
 
-        def encoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def encoded() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
             for batch in np.array_split(np.arange(len(counts)), -(-len(counts) // params.batch)):
 
                 def read(video: int, first: int, count: int, batch: np.ndarray = batch) -> np.ndarray:
@@ -80,10 +80,11 @@ def app(
                 latents = encode_videos(model, read, counts[batch].tolist(), params.chunk_latents, device)
                 for episode, of_episode in zip(batch, latents, strict=True):
                     rng = numpy_rng(settings.common.seed, "still", int(episode))
+                    rows, count = slice(*bounds[episode]), int(counts[episode])
                     yield (
-                        of_episode.astype(np.float16),
-                        group_actions(store.actions[slice(*bounds[episode])], int(counts[episode]), c, rng),
-                    )
+                        of_episode.astype(np.float16), group_actions(store.actions[rows], count, c, rng),
+                        *group_outcomes(store.rewards[rows], bool(store.terminated[episode]), count, c),
+                    )  # fmt: skip
                 progress.advance(len(batch))
 
         found = write_latents(out, encoded(), counts.cumsum(), store.episode_seed, store.split, attributes)

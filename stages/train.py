@@ -69,6 +69,10 @@ def app(
         say(
             f"note: {clips.index.too_short} training episodes are shorter than a clip of {params.clip_latents} latent frames"
         )
+    if config.outcomes is None and params.outcome_weight:
+        say(
+            f"note: {latent_store} has no rewards: the model learns none, and no ends of episodes (train.outcome_weight)"
+        )
     device = pick_device(settings.common.device, settings.common.threads)
     record = {"params": settings.as_json("train"), "latents": store.identity}
     # The dashboard draws on the sampler and the VAE. It is loaded by name and is no dependency in dvc.yaml: editing

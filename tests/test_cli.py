@@ -207,7 +207,7 @@ class Damage:
         return (
             "render",
             [],
-            r"models/world is a world model of format 1, .* reads format 2: train it again with `dvc repro",
+            r"models/world is a world model of format 1, .* reads format 3: train it again with `dvc repro",
         )
 
     @staticmethod

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from oniris_core.vae.model import Vae, VaeConfig
 from oniris_core.vae.stepping import DecoderForm
 from oniris_core.world.generation_form import GenerationForm
+from oniris_core.world.outcomes import OutcomeConfig
 from tests.test_world import data, make
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnx, onnxscript and onnxruntime")
@@ -53,7 +54,7 @@ def exported(module, method, arguments):
 @torch.no_grad()
 def test_the_parts_of_a_model_export_and_dream_the_same_frames():
     """Exported with two rollouts, run with three, through the window's slots twice over."""
-    form = GenerationForm(make(window=3, mult=(1,), video=(True,), frame=(False,)))
+    form = GenerationForm(make(window=3, mult=(1,), video=(True,), frame=(False,), outcomes=OutcomeConfig(2, 1.0, 3.0)))
     clean, x, sigma = data(B=2, T=1)
     state, told = form.begin(clean.x[:, 0], clean.sigma[:, 0]), form.tell(clean.actions[:, 0], clean.has_action[:, 0])
     ahead = form.look_ahead(state, told)
@@ -62,6 +63,7 @@ def test_the_parts_of_a_model_export_and_dream_the_same_frames():
         exported(form, "look_ahead", (state, told)), exported(form, "denoise", (state, ahead, *frame)),
         exported(form, "enter", (state, ahead, told, *frame)),
     )  # fmt: skip
+    outcomes = exported(form, "outcomes", (state,))
     clean, x, sigma = data(B=3, T=7)
     ours = theirs = form.begin(clean.x[:, 0], clean.sigma[:, 0])
     for t in range(7):
@@ -71,6 +73,8 @@ def test_the_parts_of_a_model_export_and_dream_the_same_frames():
             denoise(theirs, other, *frame), form.denoise(ours, ahead, *frame), atol=1e-4, rtol=1e-4
         )
         ours, theirs = form.enter(ours, ahead, told, *frame), enter(theirs, other, told, *frame)
+        for told, wanted in zip(outcomes(theirs), form.outcomes(ours), strict=True):
+            torch.testing.assert_close(told, wanted, atol=1e-4, rtol=1e-4)
     assert theirs.position.tolist() == [7, 7, 7]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from oniris_core.common.process import StopRequest
-from oniris_core.data.episodes.groups import group_count, group_rows
+from oniris_core.data.episodes.groups import group_count, group_outcomes, group_rows
 from oniris_core.data.latents.clips import LatentClips
 from oniris_core.data.latents.store import LatentStore, open_latents, write_latents
 from oniris_core.data.playing.rollouts import play_episode
@@ -71,7 +71,10 @@ def latents_of_slider(folder: Path, seed: int, late: int) -> LatentStore:
         for episode, count in zip(episodes, counts, strict=True):
             rows = group_rows(0, count, GROUP)
             latents = episode.frames[rows][..., 0].reshape(count, GROUP, 1, WIDTH) / 255
-            yield latents.astype(np.float16), np.roll(episode.actions, late)[rows].reshape(count, GROUP)
+            yield (
+                latents.astype(np.float16), np.roll(episode.actions, late)[rows].reshape(count, GROUP),
+                *group_outcomes(episode.rewards, False, count, GROUP),
+            )  # fmt: skip
 
     split = (np.arange(COLLECT.episodes) % 5 == 0).astype(np.uint8) * HELD_OUT
     about = {"vae_identity": "none", "action_spec": action_spec(Slider.action_space).to_json()}

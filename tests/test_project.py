@@ -129,13 +129,13 @@ def test_params_file_holds_every_parameter_and_a_comment_for_units() -> None:
 def test_presets_set_the_same_parameters_and_are_valid(tmp_path: Path) -> None:
     presets = {path.stem: read_yaml(path) for path in project_files("presets/*.yaml")}
     keys = {name: {(s, k) for s, v in sections.items() for k in v} for name, sections in presets.items()}
-    assert set(keys) == {"cpu", "csgo", "gpu", "gpu64", "tiny"}
+    assert set(keys) == {"control", "cpu", "csgo", "gpu", "gpu64", "tiny"}
     assert all(of_one == keys["cpu"] for of_one in keys.values())
     file, before = tmp_path / "params.yaml", default_text("params.yaml")
     file.write_text(before)
     # That params.yaml as committed is the preset cpu, .ci/run looks at: whoever works here may have committed another.
     assert apply_preset("cpu", ROOT / "presets", file) == []
-    for name in ("gpu", "csgo", "tiny", "cpu"):
+    for name in ("gpu", "control", "csgo", "tiny", "cpu"):
         assert apply_preset(name, ROOT / "presets", file)
         content = read_yaml(file)
         for section, model in models().items():

@@ -476,8 +476,8 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
     actions = played.actions.reshape(2, 9, -1)[:, [[0] * 4, [1, 2, 3, 4], [5, 6, 7, 8]]]
     attributes = {**played.attributes, "vae_identity": "made", "compression": 24.0, "frames_per_latent": 4}
     write_latents(
-        params_only / "data/latents.zarr", zip(random, actions, strict=True), np.array([3, 6]), played.episode_seed,
-        played.split, attributes,
+        params_only / "data/latents.zarr", zip(random, actions, *[np.zeros((2, 3, 4))] * 2, strict=True),
+        np.array([3, 6]), played.episode_seed, played.split, attributes,
     )  # fmt: skip
     section = {**content["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05]}
     params, store = build(TrainParams, "train", section, "test"), open_latents(params_only / "data/latents.zarr")

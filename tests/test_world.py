@@ -29,10 +29,11 @@ def make(
     video=(True, True),
     frame=(False, False),
     seen=(1, 2, 4),
+    outcomes=None,
 ):
     torch.manual_seed(seed)
     unet = UNetConfig(8, mult, blocks, video, frame, 4, window)
-    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, 8, seen))
+    denoiser = Denoiser(DenoiserConfig(unet, 3, 4, 4, 5, 0.35, 8, seen, outcomes))
     force_normalize_(denoiser)
     with torch.no_grad():  # gains start at zero: open them, or half of the network is not tested
         for name, parameter in denoiser.named_parameters():

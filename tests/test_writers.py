@@ -89,7 +89,7 @@ class Latents(Writer):
         latents = np.full((3, 2, 2, 2), state, np.float16)
         ends, split = np.array([3], np.int64), np.zeros(1, np.uint8)
         attributes = {"action_spec": SPEC, "vae_identity": "x"}
-        write_latents(folder / "out", [(latents, np.zeros((3, 4), np.int64))], ends, ends, split, attributes)
+        write_latents(folder / "out", [(latents, *[np.zeros((3, 4), np.int64)] * 3)], ends, ends, split, attributes)
 
     def read(self, folder: Path) -> None:
         open_latents(folder / "out")

@@ -112,6 +112,7 @@ def _preset(name: str, base: Path) -> tuple[TrainParams, LatentStore]:
         rng.integers(0, 4, (rows, vae.group)), np.arange(1, episodes + 1) * length, np.arange(episodes),
         np.full(episodes, TRAIN, np.uint8), np.zeros(C, np.float32), np.ones(C, np.float32), 0.35, "",
         ActionSpec("discrete", (4,), start=(0,)), {}, "",
+        rng.standard_normal((rows, vae.group), np.float32), rng.random((rows, vae.group)) < 0.1,
     )  # fmt: skip
     return params, store
 

@@ -15,6 +15,7 @@ from oniris_core.sampling.autoregressive import Sampler, next_frame, prefill
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.model import to_uint8
 from oniris_core.vae.stepping import DecoderForm, StreamState
+from oniris_core.world.outcomes import Outcomes
 from oniris_core.world.rollout_state import RolloutState
 from oniris_core.world.store import World
 
@@ -126,6 +127,11 @@ class Stepper:
         finite = torch.isfinite(x).flatten(1).all(1)[:, None, None, None]
         decoder, frames = self._decode(moment.decoder, torch.where(finite, x, 0))
         return Moment(state, decoder), torch.where(finite[..., None], frames, 0).cpu().numpy()
+
+    @torch.inference_mode()
+    def outcomes(self, moment: Moment) -> Outcomes | None:
+        """Rewards and ends [B, c] of the latent frame that each rollout made or took in last; None: the model knows none."""
+        return self.world.form.outcomes(moment.world)
 
     def features(self, actions: np.ndarray) -> Tensor:
         """float32 [B, T, features]: what the model is told of actions [B, T, ...]. Raises ValueError for another space."""

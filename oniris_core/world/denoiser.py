@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from oniris_core.common.plain import with_tuples
 from oniris_core.nn.magnitude import MPConv, MPFourier, mp_silu, mp_sum
 from oniris_core.world.forecast import Forecast, Forecaster
+from oniris_core.world.outcomes import OutcomeConfig, OutcomeHeads
 from oniris_core.world.unet import FrameInfo, UNet, UNetConfig
 from oniris_core.world.video_attention import block_mask
 
@@ -34,6 +35,7 @@ class DenoiserConfig:
         change_std: standard deviation of the change from one standardised latent frame to the next.
         forecast_channels: width of the network that forecasts.
         forecast_ages: how many frames ago the clean frames lie that it sees, 1 first.
+        outcomes: rewards and ends that are predicted; None: none are.
     """
 
     unet: UNetConfig
@@ -44,6 +46,7 @@ class DenoiserConfig:
     change_std: float
     forecast_channels: int
     forecast_ages: tuple[int, ...]
+    outcomes: OutcomeConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -52,7 +55,11 @@ class DenoiserConfig:
     @staticmethod
     def from_json(value: dict[str, Any]) -> "DenoiserConfig":
         """The inverse of `to_json`. Raises TypeError or KeyError if `value` is not such a thing."""
-        return DenoiserConfig(**{**with_tuples(value), "unet": UNetConfig(**with_tuples(value["unet"]))})
+        outcomes = value.get("outcomes")
+        return DenoiserConfig(**{
+            **with_tuples(value), "unet": UNetConfig(**with_tuples(value["unet"])),
+            "outcomes": OutcomeConfig(**outcomes) if outcomes else None,
+        })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,13 @@ class Denoiser(nn.Module):
             config.forecast_ages, config.latent_channels, config.forecast_channels, config.action_features + 1,
             config.change_std,
         )  # fmt: skip
+        self.outcomes: OutcomeHeads | None = None
+        if config.outcomes is not None:  # last: what is drawn for them changes nothing else
+            latent = config.latent_channels, config.latent_height, config.latent_width
+            self.outcomes = OutcomeHeads(
+                config.outcomes, config.forecast_ages, latent, max(config.forecast_channels // 2, 4),
+                config.action_features + 1,
+            )  # fmt: skip
 
     def expect(self, clean: Frames, count: int) -> Expected:
         """What the clean frames before each of the last `count`, and its actions, say of it: a Gaussian for each value.
@@ -162,6 +176,11 @@ class Denoiser(nn.Module):
         told = told_of(clean.actions, clean.has_action)
         forecast = self.forecaster(*self._seen(clean.x, told, count), last_sigma)
         return Expected(forecast.mean.detach()[:, None], forecast.spread.detach()[:, None], scale[:, None], forecast)
+
+    def find_outcomes(self, clean: Frames, count: int) -> Tensor:
+        """What the heads say of each of the last `count` clean frames, [B, count, 2, c]: see `OutcomeHeads.tell`."""
+        assert self.outcomes is not None
+        return self.outcomes(clean.x, told_of(clean.actions, clean.has_action), clean.sigma, count)
 
     def make_masks(self, frames: int, device: torch.device) -> None:
         """Make the masks that attention needs on a GPU for clips of `frames` frames, before the network is compiled."""

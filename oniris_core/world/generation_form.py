@@ -8,6 +8,7 @@ graph and exports.
     ahead = form.look_ahead(state, told)      once a latent frame
     D_x = form.denoise(state, ahead, x, sigma)  at each noise level
     state = form.enter(state, ahead, told, x, sigma)  the finished frame joins the past
+    rewards, ends = form.outcomes(state)      of that frame, if the model has learned them
 
 Axes: B rollouts side by side, C channels, H, W; E features of the embedding; A features of an action, as told.
 """
@@ -23,6 +24,7 @@ from oniris_core.nn.magnitude import mp_cat, settle_
 from oniris_core.nn.rotary import rotary_angles
 from oniris_core.world.denoiser import Denoiser, told_of
 from oniris_core.world.folded_blocks import Entering, FoldedBlock, folded, same_conv
+from oniris_core.world.outcomes import Outcomes, actions_seen
 from oniris_core.world.rollout_state import Ahead, RolloutState, shapes
 
 
@@ -75,6 +77,9 @@ class GenerationForm(nn.Module):
         self._widths = [len(block.embedding) for block in self._each()]
         self.forecaster = copy.deepcopy(denoiser.forecaster)
         settle_(self.forecaster)
+        self.heads = copy.deepcopy(denoiser.outcomes)
+        if self.heads is not None:
+            settle_(self.heads)
         self.requires_grad_(False).eval()
 
     def compile_parts(self) -> None:
@@ -139,7 +144,7 @@ class GenerationForm(nn.Module):
             position=torch.zeros(B, dtype=torch.int64, device=first_BCHW.device),
             clean=first_BCHW[:, None].repeat(1, self.frames_held, 1, 1, 1),
             clean_sigma=sigma_B.clone(),
-            told=nothing[:, None].repeat(1, self.frames_held - 2, 1),
+            told=nothing[:, None].repeat(1, actions_seen(self.config.forecast_ages), 1),
             convs=tuple(convs), keys=tuple(keys), values=tuple(values),
         )  # fmt: skip
 
@@ -222,6 +227,10 @@ class GenerationForm(nn.Module):
             keys=tuple(written(held, key) for held, (key, _) in zip(state.keys, attention, strict=True)),
             values=tuple(written(held, value) for held, (_, value) in zip(state.values, attention, strict=True)),
         )
+
+    def outcomes(self, state: RolloutState) -> Outcomes | None:
+        """What the newest frame of each rollout earned, and whether its episode has ended; None where that was not learned."""
+        return None if self.heads is None else self.heads.after(state.clean, state.told, state.clean_sigma)
 
     def _evaluate(
         self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor

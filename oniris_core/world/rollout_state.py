@@ -20,7 +20,7 @@ class RolloutState(NamedTuple):
         position: int64 [B], frames that have entered, so the number of the next one.
         clean: [B, F, C, H, W], the last frames, newest last; before the first one, which is given, copies of it.
         clean_sigma: [B], the noise level that the newest is declared to have.
-        told: [B, F - 2, A], what the network was told of the actions that led to the last frames, newest last.
+        told: [B, F - 2, A] (at least one), what the network was told of the actions that led to the last frames, newest last.
         convs: of each block [B, 2, C, H, W], what its gated convolution read of the last two frames, older first.
         keys: of each block that attends to the past [B, N, D, V * P]: frame i lies in slot i mod V, rotated already.
         values: of the same [B, N, D + 1, V * P]; the last channel is 1 in a slot that holds a frame, so that the sum of an

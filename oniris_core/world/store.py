@@ -20,8 +20,8 @@ from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.generation_form import GenerationForm
 
 KIND = "world"
-FORMAT = 2
-"""Of the folder: 1 had networks with other inputs and without a forecast too."""
+FORMAT = 3
+"""Of the folder: 1 had networks with other inputs and without a forecast too; 2, still read, has no rewards and ends."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class World:
     std: np.ndarray
     action_spec: ActionSpec
     vae_identity: str
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether it has learned rewards and ends."""
+        return self.form.heads is not None
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +114,7 @@ def load_world(path: Path, ema_width: float | None = None, device: torch.device 
     try:
         about = json.loads((path / "config.json").read_bytes())
         found = int(about.get("format", 1))
-        if found != FORMAT:
+        if found not in (2, FORMAT):
             raise UserError(
                 f"{path} is a world model of format {found}, this version of Oniris reads format {FORMAT}: "
                 "train it again with `dvc repro train`"

@@ -34,6 +34,24 @@ def read_groups(frames: Any, start: int, first: int, count: int, c: int, rows_in
     return frames[start + rows[0] : start + rows[-1] + 1][rows - rows[0]]
 
 
+def group_outcomes(rewards: np.ndarray, terminated: bool, count: int, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the c frames of each of `count` groups of an episode: float32 and bool [count, c].
+
+    Args:
+        rewards: [T], of its rows; row 0 is the reset and earned nothing.
+        terminated: whether the environment itself ended it, at its last row.
+        count: from `group_count`.
+        c: frames of a group.
+
+    Returns:
+        The rewards, 0 where it stands still; and whether it has ended at or before each frame.
+    """
+    rows = group_rows(0, count, c)
+    won = np.where((rows > 0) & (rows < len(rewards)), rewards[rows.clip(max=len(rewards) - 1)], 0)
+    ended = terminated & (rows >= len(rewards) - 1)
+    return won.reshape(count, c).astype(np.float32), ended.reshape(count, c)
+
+
 def group_actions(actions: np.ndarray, count: int, c: int, rng: np.random.Generator) -> np.ndarray:
     """[count, c, ...]: the actions that led to the rows of `count` groups of an episode.
 

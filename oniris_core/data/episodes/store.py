@@ -41,6 +41,7 @@ class EpisodeStore:
         states: float32 [N, S], what the environment itself observed; S is 0 where that was no vector, or nothing.
         episode_ends, episode_seed: int64 [E]; episode e holds rows episode_ends[e-1] (or 0) to episode_ends[e].
         split: uint8 [E].
+        rewards: float32 [N], of the step that led to each row.
         terminated: bool [E], whether the environment itself ended the episode, rather than a limit of time.
         action_spec: what the actions mean.
         attributes: everything else that was recorded (env_id, frame_rate, params, versions, ...).
@@ -53,6 +54,7 @@ class EpisodeStore:
     episode_ends: np.ndarray
     episode_seed: np.ndarray
     split: np.ndarray
+    rewards: np.ndarray
     terminated: np.ndarray
     action_spec: ActionSpec
     attributes: dict[str, Any]
@@ -128,5 +130,6 @@ def open_episodes(path: Location) -> EpisodeStore:
         )
     return EpisodeStore(
         preload(frames), actions, states, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
-        read(group, "data/terminated")[ends - 1], ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
+        read(group, "data/rewards"), read(group, "data/terminated")[ends - 1],
+        ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
     )  # fmt: skip

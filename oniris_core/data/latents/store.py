@@ -1,7 +1,8 @@
 """The latent store `data/latents.zarr`: one row per group of frames (see `groups` for the rule).
 
 `data/latents` float16 [M, C, h, w], as the encoder gives them; `data/actions` [M, c, ...], the c actions that led to the
-group's frames, in order (group 0: fillers); the same meta as the episode store. Attributes: per-channel `mean` and `std`
+group's frames, in order (group 0: fillers); `data/rewards` float32 and `data/ended` bool [M, c], what each of its frames
+earned and whether the episode has ended by then; the same meta as the episode store. Attributes: per-channel `mean` and `std`
 over the training episodes, `change_std` (of the standardised latents from one group to the next), the identity of the
 VAE, the compression, and what the episode store said of its environment.
 """
@@ -28,6 +29,8 @@ from oniris_core.data.rows.zarrs import (
 )
 
 KIND = "latents"
+FORMAT = 2
+"""Of the store: 1 had no rewards and ends."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class LatentStore:
         action_spec: what the actions mean.
         attributes: everything that was recorded.
         identity: digest of the store's bytes.
+        rewards: float32 [M, c], of each frame; 0 for the reset and where an episode stands still after its end.
+        ended: bool [M, c], whether the environment has ended the episode at or before each frame.
     """
 
     latents: Any
@@ -59,6 +64,8 @@ class LatentStore:
     action_spec: ActionSpec
     attributes: dict[str, Any]
     identity: str
+    rewards: np.ndarray
+    ended: np.ndarray
 
     def bounds(self, episode: int) -> tuple[int, int]:
         """First latent frame and the one after the last of an episode."""
@@ -114,7 +121,7 @@ class RunningStatistics:
 
 def write_latents(
     out: Location,
-    episodes: Iterable[tuple[np.ndarray, np.ndarray]],
+    episodes: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
     ends: np.ndarray,
     seeds: np.ndarray,
     split: np.ndarray,
@@ -124,7 +131,8 @@ def write_latents(
 
     Args:
         out: the folder or URL; replaced at once when all is written.
-        episodes: (latents float16 [T, C, h, w], actions [T, c, ...]) in order; consumed one by one.
+        episodes: (latents float16 [T, C, h, w], actions [T, c, ...], rewards float32 and ended bool [T, c]) in order;
+            consumed one by one.
         ends, seeds, split: [E], in latent frames.
         attributes: recorded as they are, JSON values; the statistics and `complete` are added.
 
@@ -132,25 +140,28 @@ def write_latents(
         The statistics, which stand in the store's attributes too.
     """
     with new_store(out, KIND) as group:
-        writer, actions, statistics = None, [], None
-        for is_held_out, (latents, episode_actions) in zip(split, episodes, strict=True):
+        writer, statistics = None, None
+        small: dict[str, list[np.ndarray]] = {"actions": [], "rewards": [], "ended": []}
+        for is_held_out, (latents, *others) in zip(split, episodes, strict=True):
             if writer is None or statistics is None:
                 writer = RowWriter(add_rows(group, "data/latents", (int(ends[-1]), *latents.shape[1:]), np.float16))
                 statistics = RunningStatistics(latents.shape[1])
             writer.append(latents)
-            actions.append(episode_actions)
+            for values, of_episode in zip(small.values(), others, strict=True):
+                values.append(of_episode)
             if not is_held_out:
                 statistics.add(latents)
         assert writer is not None
         assert statistics is not None
         writer.close()
-        add_small(group, "data/actions", np.concatenate(actions))
+        for name, values in small.items():
+            add_small(group, f"data/{name}", np.concatenate(values))
         add_small(group, "meta/episode_ends", ends)
         add_small(group, "meta/episode_seed", seeds)
         add_small(group, "meta/split", split)
         found = statistics.result()
         mean, std = found.mean.tolist(), found.std.tolist()
-        finish(group, {**attributes, "mean": mean, "std": std, "change_std": found.change_std})
+        finish(group, {**attributes, "format": FORMAT, "mean": mean, "std": std, "change_std": found.change_std})
     return found
 
 
@@ -164,6 +175,11 @@ def open_latents(path: Location) -> LatentStore:
     attributes: dict[str, Any] = dict(group.attrs)
     if attributes.get("complete") is not True:
         raise UserError(f"{path} is not complete: run `dvc repro encode` to make it again")
+    if (found := attributes.get("format", 1)) != FORMAT:
+        raise UserError(
+            f"{path} is a latent store of format {found}, this version of Oniris reads format {FORMAT}: "
+            "make it again with `dvc repro encode`"
+        )
     latents, ends = array(group, "data/latents"), read(group, "meta/episode_ends")
     if not len(ends) or latents.shape[0] != ends[-1]:
         raise UserError(f"{path}: {latents.shape[0]} latent frames, but episodes end at {ends[-1:]}")
@@ -171,4 +187,5 @@ def open_latents(path: Location) -> LatentStore:
         preload(latents), read(group, "data/actions"), ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
         np.asarray(attributes["mean"], np.float32), np.asarray(attributes["std"], np.float32), float(attributes["change_std"]),
         attributes["vae_identity"], ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
+        read(group, "data/rewards"), read(group, "data/ended"),
     )  # fmt: skip

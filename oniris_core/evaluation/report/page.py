@@ -14,10 +14,11 @@ PAGE_BYTES = 25_000_000
 
 HEADLINES = (
     "rollout/skill", "rollout/spread_over_error", "rollout/found", "rollout/position_px", "rollout/psnr", "told_apart/accuracy",
-    "control/action_accuracy", "control/action_r2", "diversity/ratio", "drift/one_object", "drift/still_iou", "drift/finite",
+    "control/action_accuracy", "control/action_r2", "diversity/ratio", "rollout/return_correlation", "rollout/end_recall",
+    "drift/one_object", "drift/still_iou", "drift/finite",
 )  # fmt: skip
 """What is shown before all else, of what was measured; by horizon where there is a horizon."""
-FIRST = ("skill", "energy", "spread", "found", "position", "angle", "told_apart", "control", "drift")
+FIRST = ("skill", "energy", "spread", "found", "position", "angle", "told_apart", "control", "return", "end", "drift")
 """Words of the measures whose tables and lines come first."""
 CANDIDATES = {
     "rollout": "generated",
@@ -25,6 +26,7 @@ CANDIDATES = {
     "vae": "true frames through the VAE",
     "constant_velocity": "constant velocity",
     "copy_last": "last frame repeated",
+    "mean_reward": "mean reward of the training episodes, up to the true end",
     "reader": "error of the network that reads it, on true frames",
     "other_actions": "generated under another episode's actions",
     "other_episode": "another episode",
@@ -34,10 +36,12 @@ TITLES = {
     "skill": "skill by the energy score of the position (1: the simulator, 0: constant velocity)",
     "energy_px": "fair energy score: position",
     "energy_grey": "fair energy score: frames averaged down",
+    "return_correlation": "correlation of the predicted return with the true one",
+    "return_error": "error of the predicted return",
     "spread_over_error": "spread of the samples over the error of their mean (1 is right, below it the model is too sure)",
 }
 """Of tables whose measures' names do not say enough."""
-UNITS = {"psnr": "dB", "crop_psnr": "dB"}
+UNITS = {"return_error": "root mean square", "psnr": "dB", "crop_psnr": "dB"}
 SUFFIXES = {"_px": "pixels of the simulator's screen", "_deg": "degrees", "_grey": "grey levels"}
 """Units by the name of a measure and by its last letters."""
 

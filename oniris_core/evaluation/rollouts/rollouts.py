@@ -5,6 +5,7 @@ Axes: B rollouts side by side, K episodes, T frames, G latent frames (groups of 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,13 @@ from oniris_core.data.latents.store import LatentStore
 from oniris_core.evaluation.rollouts.evaluation_set import EvaluationSet
 from oniris_core.sampling.stepper import Moment, Stepper, is_finite
 from oniris_core.vae.model import Vae
+
+
+class Foretold(NamedTuple):
+    """What a model says of the frames it generates, [K, S, horizon] each; see `oniris_core.world.outcomes.Outcomes`."""
+
+    rewards: np.ndarray
+    ends: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Rollouts:
         context: frames of context.
         alive: bool [K, T]: whether the true episode still goes on; where not, nothing is compared.
         finite: bool [K]: whether all numbers generated were finite, of all samples; what was not is black.
+        outcomes: of the samples; None if the model has learned none.
     """
 
     truth: np.ndarray
@@ -45,6 +54,7 @@ class Rollouts:
     context: int
     alive: np.ndarray
     finite: np.ndarray
+    outcomes: Foretold | None = None
 
     @property
     def generated(self) -> np.ndarray:
@@ -97,17 +107,26 @@ class Dreamer:
         self, moment: Moment, actions_BTx: np.ndarray, seeds: list[int]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Generate one group after another: uint8 [B, c, H, W, 3], black where not finite, and bool [B], which are."""
+        for after, frames in self.moments(moment, actions_BTx, seeds):
+            yield frames, is_finite(after)
+
+    def moments(self, moment: Moment, actions_BTx: np.ndarray, seeds: list[int]) -> Iterator[tuple[Moment, np.ndarray]]:
+        """The same with the moment after each group in place of what is finite."""
         for told in self.features(actions_BTx).unbind(1):
             moment, frames = self.stepper.step_features(moment, told, seeds)
             self.tick(len(frames))
-            yield frames, is_finite(moment)
+            yield moment, frames
 
     def noise_seed(self, episode_seed: int, sample: int = 0) -> int:
         """The seed of the noise of one of many rollouts from an episode."""
         return (sample << 96) + (self.seed << 32) + int(episode_seed)
 
     def continue_(
-        self, episodes: np.ndarray, context_actions: np.ndarray, futures: list[tuple[np.ndarray, list[int]]]
+        self,
+        episodes: np.ndarray,
+        context_actions: np.ndarray,
+        futures: list[tuple[np.ndarray, list[int]]],
+        outcomes: list[Foretold] | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Continue episodes into several futures each, in batches.
 
@@ -115,22 +134,34 @@ class Dreamer:
             episodes: int [B], of the latent store.
             context_actions: [B, context, ...], of the frames of the context.
             futures: of each the actions [B, horizon, ...] of the frames to come, and seeds [B] from `noise_seed`.
+            outcomes: takes those of all futures [B, S, horizon] if the model has learned them.
 
         Returns:
             uint8 [B, context + horizon, H, W, 3] for each future, and bool [B], whether all was finite.
         """
         made: list[list[np.ndarray]] = [[] for _ in futures]
+        foretold: list[list[list[np.ndarray]]] = []  # [batches, futures, rewards and ends]
         finite = []
         for part in np.array_split(np.arange(len(episodes)), -(-len(episodes) // self.batch)):
             start, shown = self.start(episodes[part], context_actions[part])
             ok = np.ones(len(part), bool)
+            foretold.append([])
             for parts, (future, seeds) in zip(made, futures, strict=True):
-                frames = [shown]
-                for group, finite_now in self.go_on(start, future[part], [seeds[b] for b in part]):
+                frames, told = [shown], []
+                for moment, group in self.moments(start, future[part], [seeds[b] for b in part]):
                     frames.append(group)
-                    ok &= finite_now
+                    ok &= is_finite(moment)
+                    told.append(None if outcomes is None else self.stepper.outcomes(moment))
                 parts.append(np.concatenate(frames, axis=1))
+                known = [now for now in told if now is not None]
+                if known:
+                    foretold[-1].append(
+                        [torch.cat(part_of, dim=1).cpu().numpy() for part_of in zip(*known, strict=True)]
+                    )
             finite.append(ok)
+        if outcomes is not None and foretold[0]:
+            both = [[np.stack(of_batch, axis=1) for of_batch in zip(*batch, strict=True)] for batch in foretold]
+            outcomes.append(Foretold(*(np.concatenate(parts) for parts in zip(*both, strict=True))))
         return [np.concatenate(parts) for parts in made], np.concatenate(finite)
 
     def reconstruct(self, episodes: np.ndarray, groups: int) -> np.ndarray:
@@ -164,10 +195,12 @@ def roll_out(dreamer: Dreamer, chosen: EvaluationSet, samples: int, contexts: np
     context = chosen.context
     seeds = [[dreamer.noise_seed(seed, s) for seed in chosen.seeds] for s in range(samples)]
     own = [(chosen.actions[:, context:], of_sample) for of_sample in seeds]
-    made, finite = dreamer.continue_(chosen.episodes, chosen.actions[:, :context], own)
+    outcomes = list[Foretold]()
+    made, finite = dreamer.continue_(chosen.episodes, chosen.actions[:, :context], own, outcomes)
     foreign = [(foreign_actions(chosen)[contexts, context:], [seeds[0][k] for k in contexts])]
     (other,), _ = dreamer.continue_(chosen.episodes[contexts], chosen.actions[contexts, :context], foreign)
     return Rollouts(
         chosen.truth, dreamer.reconstruct(chosen.episodes, chosen.truth.shape[1] // chosen.c), np.stack(made, axis=1),
         contexts, other, chosen.actions, chosen.seeds, context, chosen.alive, finite,
+        outcomes[0] if outcomes else None,
     )  # fmt: skip

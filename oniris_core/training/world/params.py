@@ -41,6 +41,9 @@ class TrainParams(FitParams):
     forecast_only_share: Share = Field(
         description="share of the steps that train the forecast alone, about a quarter of the work of a whole one"
     )
+    outcome_weight: Float = Field(
+        ge=0, description="weight of the loss of rewards and ends, which heads of their own learn; 0: none are learned"
+    )
     ema_widths: Floats = Field(description="widths of the weights' averages, relative to the training's length")
     ema_snapshots: Count = Field(
         description="snapshots of each average, evenly spread over the training, from which any width can be made"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.data.latents.clips import LatentClips, action_features
 from oniris_core.data.latents.store import LatentStore
+from oniris_core.data.rows.clips import TRAIN
 from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.training.fit.machine.compilation import compile_parts
 from oniris_core.training.fit.machine.distributed import Ranks, of_all_ranks
@@ -25,7 +26,14 @@ from oniris_core.training.world.snapshots import SnapshotEma
 from oniris_core.world.averages import snapshot_steps
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.forecast import Forecaster
-from oniris_core.world.loss import ExpectedLoss, clean_frames, forecast_loss, loss_rows, noised_errors
+from oniris_core.world.loss import (
+    ExpectedLoss,
+    clean_frames,
+    forecast_loss,
+    loss_rows,
+    noised_errors,
+)
+from oniris_core.world.outcomes import OutcomeConfig
 from oniris_core.world.unet import Block, UNetConfig
 
 
@@ -40,13 +48,26 @@ def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     features = store.action_spec.features * store.actions.shape[1]
     return DenoiserConfig(
         unet, channels, height, width, features, store.change_std, params.forecast_channels,
-        params.forecast_ages,
+        params.forecast_ages, outcome_config(params, store),
     )  # fmt: skip
+
+
+def outcome_config(params: TrainParams, store: LatentStore) -> OutcomeConfig | None:
+    """What there is to learn of rewards and ends; None where nobody asks for it or no training episode has a reward."""
+    lengths = np.diff(store.episode_ends, prepend=0)
+    rewards = store.rewards[np.repeat(store.split == TRAIN, lengths)].astype(np.float64)
+    if not params.outcome_weight or not rewards.any():
+        return None
+    # Rewards that are not 0 somewhere are not all alike: those of the resets are 0.
+    return OutcomeConfig(rewards.shape[1], float(rewards.mean()), float(rewards.std()))
 
 
 @dataclass(frozen=True)
 class WorldBatch:
-    """Clips and their noise; see `noised_errors`. And whether the forecast alone is learned from them."""
+    """Clips and their noise; see `noised_errors`. What their T frames earned and whether the episode has ended, [B, T, c].
+
+    And whether the forecast alone is learned from them, beside rewards and ends.
+    """
 
     x_BTCHW: Tensor
     actions_BTA: Tensor
@@ -56,23 +77,35 @@ class WorldBatch:
     clean_sigma_B: Tensor
     clean_noise_BTCHW: Tensor
     forecast_only: bool
+    rewards_BTc: Tensor | None = None
+    ended_BTc: Tensor | None = None
 
 
 class WorldObjective(nn.Module):
-    """The mean over frames of loss / usual loss, and of the forecast's own loss.
+    """The mean over frames of loss / usual loss, and of the forecast's own loss and that of rewards and ends.
 
     Args:
         denoiser: what is trained.
         usual: the loss that is usual at each sigma; same shape. No part of what the ranks synchronise.
+        outcome_weight: of the loss of rewards and ends, if there are heads for them.
     """
 
-    def __init__(self, denoiser: Denoiser, usual: Callable[[Tensor], Tensor]):
+    def __init__(self, denoiser: Denoiser, usual: Callable[[Tensor], Tensor], outcome_weight: float = 1.0):
         super().__init__()
-        self.denoiser, self._usual = denoiser, usual
+        self.denoiser, self._usual, self._outcome_weight = denoiser, usual, outcome_weight
 
     def forward(self, batch: WorldBatch) -> Outcome:
         """The loss of a batch; of a whole step also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
-        b = batch
+        found, b = self._of_frames(batch), batch
+        if self.denoiser.outcomes is None or b.rewards_BTc is None or b.ended_BTc is None:
+            return found
+        clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
+        told = self.denoiser.find_outcomes(clean, b.sigma_BT.shape[1])
+        outcomes = self.denoiser.outcomes.loss(told, b.rewards_BTc, b.ended_BTc).mean()
+        logs = {**found.logs, "outcomes": outcomes.detach()}
+        return Outcome(found.loss + self._outcome_weight * outcomes, logs, found.kept)
+
+    def _of_frames(self, b: WorldBatch) -> Outcome:
         if b.forecast_only:
             clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
             alone = forecast_loss(self.denoiser, b.x_BTCHW, clean, b.sigma_BT.shape[1]).mean()
@@ -86,6 +119,14 @@ class WorldObjective(nn.Module):
         forecast = errors.forecast.mean()
         shown["forecast"] = forecast.detach()
         return Outcome(total + forecast, shown, {"rows": rows})
+
+
+def _groups(denoiser: Denoiser) -> list[dict[str, list[nn.Parameter]]]:
+    """The parameters for the optimiser, those of the heads apart: so that the others move alike, to the bit, without them."""
+    heads = [] if denoiser.outcomes is None else list(denoiser.outcomes.parameters())
+    own = set(map(id, heads))
+    rest = [parameter for parameter in denoiser.parameters() if id(parameter) not in own]
+    return [{"params": rest}, *([{"params": heads}] if heads else [])]
 
 
 ClipSource = Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]]
@@ -148,11 +189,11 @@ class WorldTrainer:
         self.expected = ExpectedLoss().to(device)
         self.state = TrainState(
             self.denoiser,
-            Muon(self.denoiser.parameters(), lr=params.lr),
+            Muon(_groups(self.denoiser), lr=params.lr),
             [SnapshotEma(self.denoiser, width, self.snapshots, kept) for width in params.ema_widths],
             self.expected,
         )
-        self.objective: nn.Module = WorldObjective(self.denoiser, self.expected.__call__)
+        self.objective: nn.Module = WorldObjective(self.denoiser, self.expected.__call__, params.outcome_weight)
         if params.compile:
             self.denoiser.make_masks(params.clip_latents, device)
             compile_parts(self.denoiser, (Block, Forecaster))
@@ -164,7 +205,10 @@ class WorldTrainer:
         """Random clips with random noise."""
         p, seed, device = self._params, self._seed, self.device
         mine = self._ranks.part(p.batch, p.accumulate, part)
-        x, actions, has_action = self._source(self._drawn(step)[mine])
+        drawn = self._drawn(step)[mine]
+        x, actions, has_action = self._source(drawn)
+        rows, store = self._clips.places(drawn)[0][:, -p.clip_latents :], self._clips.store
+        rewards, ended = (to_device(values[rows], device) for values in (store.rewards, store.ended))
         # Noise is drawn for the whole step, whoever takes part in it: a clip's depends on its place alone.
         generator = torch_generator(seed, "world/noise", step, device=device.type)
         whole = functools.partial(torch.randn, generator=generator, device=device)
@@ -176,7 +220,7 @@ class WorldTrainer:
         here = slice(int(mine[0]), int(mine[-1]) + 1)
         return WorldBatch(
             x, actions, has_action, sigma[here], noise[here], clean_sigma[here], clean_noise[here],
-            self.forecast_only(step),
+            self.forecast_only(step), rewards, ended,
         )  # fmt: skip
 
     def forecast_only(self, step: int) -> bool:
