@@ -16,10 +16,10 @@ import numpy as np
 from oniris_core.config.play import PlayParams
 from oniris_core.config.reader import build
 from oniris_core.data.actions import ActionSpec
+from oniris_core.data.starts import Starts, open_starts
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import House, Quality
 from oniris_core.play.server import Server, listen
-from oniris_core.play.starts import Starts, open_starts
 from tests.project import ROOT, defaults
 
 STARTS = ROOT / "demo/starts.npz"

@@ -17,14 +17,14 @@ from oniris_core.config.render import RenderParams
 from oniris_core.data.actions import ActionSpec
 from oniris_core.data.episodes import open_episodes
 from oniris_core.data.rollouts import replay
+from oniris_core.data.starts import MOST_ROWS, Start, Starts, fitting, of_store, open_starts, write_starts
 from oniris_core.play import protocol
 from oniris_core.play.controls import controls, resting
-from oniris_core.play.house import fitting, measured
+from oniris_core.play.house import measured
 from oniris_core.play.opening import open_house
 from oniris_core.play.player import played
 from oniris_core.play.recording import Played, collect_command, save
 from oniris_core.play.session import Session, inflated
-from oniris_core.play.starts import MOST_ROWS, Start, Starts, of_store, open_starts, write_starts
 from oniris_core.play.truth import Truth, position_error, reader_of
 from oniris_core.sampling.stepper import Stepper
 from tests.conftest import Run, one_thread

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oniris_core.play.starts import Start
+from oniris_core.data.starts import Start
 from oniris_core.sampling.stepper import Moment, Stepper
 
 NOISE = 2**32

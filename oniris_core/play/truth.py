@@ -14,9 +14,9 @@ from oniris_core.common.errors import UserError
 from oniris_core.data.actions import action_spec
 from oniris_core.data.environments import fit_screen, make_env, screen_of
 from oniris_core.data.rollouts import advance
+from oniris_core.data.starts import Start, Starts
 from oniris_core.evaluation.states.reader import StateReader
 from oniris_core.evaluation.states.registry import reader_for
-from oniris_core.play.starts import Start, Starts
 
 
 @dataclass(frozen=True)

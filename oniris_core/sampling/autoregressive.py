@@ -22,17 +22,17 @@ FEWEST_SLOTS = 16
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings.
+    """How a frame is generated; see `oniris_core.config.render.RenderParams` for the meanings, params.yaml for these defaults.
 
     Raises:
         ValueError: no steps, or a noise level that is not above 0 or out of order.
     """
 
-    steps: int
-    sigma_max: float
-    sigma_min: float
-    rho: float
-    context_sigma: float
+    steps: int = 6
+    sigma_max: float = 5.0
+    sigma_min: float = 0.1
+    rho: float = 3.0
+    context_sigma: float = 0.07
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:

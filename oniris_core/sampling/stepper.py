@@ -37,6 +37,14 @@ class Moment:
         """The rollouts `rows`, in that order, any of them once, often or never. Raises ValueError if there is no such row."""
         return Moment(self.world.select(rows), self.decoder.select(rows))
 
+    def replace_rows(self, rows: Sequence[int], fresh: "Moment") -> "Moment":
+        """The same with the rollouts of `fresh`, in order, in the places `rows`; the others stay as they are, to the bit.
+
+        Raises:
+            ValueError: no such rows, another number of them than of fresh rollouts, or a moment of another model or window.
+        """
+        return Moment(self.world.replace_rows(rows, fresh.world), self.decoder.replace_rows(rows, fresh.decoder))
+
     def repeat(self, k: int) -> "Moment":
         """Each rollout b stands k times, as rows b * k .. b * k + k - 1, to be continued in k ways."""
         return self.select([row for row in range(len(self)) for _ in range(k)])

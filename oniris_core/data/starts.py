@@ -92,6 +92,26 @@ def open_starts(path: Location, count: int, least: int) -> Starts:
     return Starts(long_enough[:count], found.record)
 
 
+def fitting(starts: Starts, spec: ActionSpec, size: tuple[int, int], named: str) -> None:
+    """Refuse starts that are none of this model's.
+
+    Args:
+        starts: where dreams would begin.
+        spec: the actions of the model.
+        size: height and width of its frames.
+        named: the starts, for messages.
+
+    Raises:
+        UserError: other actions, or frames of another size.
+    """
+    if starts.action_spec != spec:
+        raise UserError(f"{named} has other actions ({starts.action_spec.kind} {list(starts.action_spec.sizes)}) than the "
+                        f"model ({spec.kind} {list(spec.sizes)}): name the episodes it was trained on")  # fmt: skip
+    if starts.frame_size != size:
+        found, wanted = (" x ".join(map(str, pair)) for pair in (starts.frame_size, size))
+        raise UserError(f"{named} has frames of {found} pixels, the model makes {wanted}")
+
+
 def of_store(store: EpisodeStore, rows: int) -> Starts:
     """The first `rows` rows of the held-out episodes of a store, or of all where none is held out."""
     params = store.attributes.get("params", {})
