@@ -22,6 +22,8 @@ from oniris_core.environment.parts import Parts
 from oniris_core.environment.spaces import checked, each_frame, space_of, stacked
 
 Observations = Literal["pixels", "latents"]
+LATENT_BOUND = 100.0
+"""Of standardised latents as observations: ten times further out than any that was seen, so that a space has bounds."""
 OPTIONS = ("start", "frame", "horizon", "reset_mask")
 
 
@@ -89,7 +91,7 @@ class DecisionVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]
         self.single_observation_space = (
             Box(0, 255, (H, W, 3 * c), np.uint8)
             if self._pixels
-            else Box(-np.inf, np.inf, parts.latent_shape, np.float32)
+            else Box(-LATENT_BOUND, LATENT_BOUND, parts.latent_shape, np.float32)
         )
         one = space_of(parts.world.action_spec)
         self.single_action_space = each_frame(one, c) if self._all_actions else one
@@ -223,7 +225,7 @@ class DecisionVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]
         return np.inf if horizon is None else horizon
 
     def _observation(self) -> np.ndarray:
-        return stacked(self._frames) if self._pixels else self._latents.copy()
+        return stacked(self._frames) if self._pixels else self._latents.clip(-LATENT_BOUND, LATENT_BOUND)
 
     def _refuse_closed(self) -> None:
         if self.closed:
