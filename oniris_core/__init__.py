@@ -1,0 +1,45 @@
+"""Oniris as a library. Importing this imports nothing else: a name brings what it needs when it is first asked for."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oniris_core.data.episodes import open_episodes as open_episodes
+    from oniris_core.data.starts import open_starts as open_starts
+    from oniris_core.environment.comparison import compare as compare
+    from oniris_core.environment.dreams import WorldVectorEnv as WorldVectorEnv
+    from oniris_core.environment.plan import plan as plan
+    from oniris_core.environment.truth import TrueVectorEnv as TrueVectorEnv
+    from oniris_core.sampling import load as load
+    from oniris_core.sampling import rollout as rollout
+    from oniris_core.sampling.autoregressive import Sampler as Sampler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Sampler",
+    "TrueVectorEnv",
+    "WorldVectorEnv",
+    "compare",
+    "load",
+    "open_episodes",
+    "open_starts",
+    "plan",
+    "rollout",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'oniris_core' has no attribute '{name}'")
+    from importlib import import_module
+
+    places = {
+        "Sampler": "sampling.autoregressive", "TrueVectorEnv": "environment.truth", "WorldVectorEnv": "environment.dreams",
+        "compare": "environment.comparison", "load": "sampling", "open_episodes": "data.episodes",
+        "open_starts": "data.starts", "plan": "environment.plan", "rollout": "sampling",
+    }  # fmt: skip
+    return getattr(import_module(f"oniris_core.{places[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import atomic_write
-from oniris_core.common.remote import Location
+from oniris_core.common.remote import Location, location
 from oniris_core.data.actions import ActionSpec
 from oniris_core.data.episodes import EpisodeStore, open_episodes
 
@@ -72,7 +72,7 @@ class Starts:
         return self.starts[0].frames.shape[1], self.starts[0].frames.shape[2]
 
 
-def open_starts(path: Location, count: int, least: int) -> Starts:
+def open_starts(path: Location | str, count: int, least: int) -> Starts:
     """The starts in a file that `write_starts` made, or of the held-out episodes of a store (of all if none is held out).
 
     Args:
@@ -83,7 +83,8 @@ def open_starts(path: Location, count: int, least: int) -> Starts:
     Raises:
         UserError: missing, damaged, or no episode is long enough.
     """
-    found = _read(path) if isinstance(path, Path) and path.is_file() else of_store(open_episodes(path), MOST_ROWS)
+    place = location(path)
+    found = _read(place) if isinstance(place, Path) and place.is_file() else of_store(open_episodes(place), MOST_ROWS)
     long_enough = tuple(start for start in found.starts if len(start.frames) >= least)
     if not long_enough:
         longest = max(len(start.frames) for start in found.starts)

@@ -88,9 +88,8 @@ class WorldVectorEnv(DecisionVectorEnv):
         super().__init__(num_envs, parts, observations, actions_per_step, horizon, autoreset_mode, render_mode)
         refuse_others("rewards", rewards, ("model", "none"))
         self._learned = rewards == "model"
-        if self._learned and not getattr(parts.world, "has_outcomes", False):
-            raise UserError("this world model has not learned rewards: train it with train.outcome_weight above 0, or say "
-                            "rewards='none'")  # fmt: skip
+        if self._learned:
+            refuse_unlearned(parts.world)
         self.stepper = Stepper(parts.world, parts.codec, sampler or Sampler(steps=SOLVER_STEPS))
         self.moment: Moment | None = None
         self._context = context_latents
@@ -178,6 +177,14 @@ class WorldVectorEnv(DecisionVectorEnv):
         """Let the dreams go."""
         self.moment = None
         self._begun.clear()
+
+
+def refuse_unlearned(world: World) -> None:
+    """Raise UserError if a world model knows nothing of rewards and ends."""
+    if not getattr(world, "has_outcomes", False):
+        raise UserError(
+            "this world model has not learned rewards: train it with train.outcome_weight above 0, or say rewards='none'"
+        )
 
 
 def told(stepper: Stepper, moment: Moment) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from oniris_core.common.errors import UserError
-from oniris_core.common.remote import Location, location
+from oniris_core.common.remote import Location
 from oniris_core.data.starts import Start, Starts, fitting, open_starts
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.store import load_vae
@@ -85,7 +85,7 @@ def assemble(
     if codec.identity != model.vae_identity:
         raise UserError(f"the model belongs to VAE {model.vae_identity[:12]}, this one is {codec.identity[:12]}")
     named = "the starts" if isinstance(starts, Starts) else str(starts)
-    found = starts if isinstance(starts, Starts) else open_starts(location(starts), MOST_STARTS, 1)
+    found = starts if isinstance(starts, Starts) else open_starts(starts, MOST_STARTS, 1)
     parts = Parts(model, codec, found, named)
     fitting(found, model.action_spec, parts.frame_size, named)
     return parts

@@ -14,7 +14,7 @@ from oniris_core.data.starts import Start
 from oniris_core.sampling.stepper import Moment, Stepper
 
 NOISE = 2**32
-"""Row b of noise s has the seed s * NOISE + b, as in `sampling.rollout`."""
+"""Row b of noise s has the seed s * NOISE + b, as in `oniris_core.sampling.rollout`."""
 _RECENT = 4  # the last moments are all kept: most rewinds are short
 
 

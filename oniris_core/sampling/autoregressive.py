@@ -85,9 +85,25 @@ def prefill(
     frames = [x.clone() for x in context_BTCHW.unbind(1)]
     state = form.begin(frames[0], frames[0].new_full((B,), sampler.context_sigma), room(T))
     for x, actions, has_action in zip(frames, actions_BTA.unbind(1), has_action_BT.unbind(1), strict=True):
-        told = form.tell(actions, has_action)
-        state = form.enter(state, form.look_ahead(state, told), told, x, x.new_full((B,), sampler.context_sigma))
+        state = _enter(form, state, x, actions, has_action, sampler)
     return state
+
+
+@torch.inference_mode()
+def take_in(
+    form: GenerationForm, state: RolloutState, x_BCHW: Tensor, actions_BA: Tensor, sampler: Sampler
+) -> RolloutState:
+    """The state after one more true standardised latent frame, to which these features of actions led."""
+    form.check(state)
+    state = form.grow(state, room(int(state.position.max()) + 1))
+    return _enter(form, state, x_BCHW.clone(), actions_BA, actions_BA.new_ones(len(actions_BA)), sampler)
+
+
+def _enter(
+    form: GenerationForm, state: RolloutState, x: Tensor, actions: Tensor, has_action: Tensor, sampler: Sampler
+) -> RolloutState:
+    told = form.tell(actions, has_action)
+    return form.enter(state, form.look_ahead(state, told), told, x, x.new_full((len(x),), sampler.context_sigma))
 
 
 def room(frames: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oniris_core.data.groups import group_rows
-from oniris_core.sampling.autoregressive import Sampler, next_frame, prefill
+from oniris_core.sampling.autoregressive import Sampler, next_frame, prefill, take_in
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.model import to_uint8
 from oniris_core.vae.stepping import DecoderForm, StreamState
@@ -134,6 +134,19 @@ class Stepper:
         finite = torch.isfinite(x).flatten(1).all(1)[:, None, None, None]
         decoder, frames = self._decode(moment.decoder, torch.where(finite, x, 0))
         return Moment(state, decoder), torch.where(finite[..., None], frames, 0).cpu().numpy()
+
+    def take_in(self, moment: Moment, z_BCHW: Tensor, actions: np.ndarray) -> tuple[Moment, np.ndarray]:
+        """Go on by one true latent frame, standardised, instead of a generated one; arguments and returns else as `step`."""
+        expected = (len(moment), *self.world.form.latent_shape)
+        if tuple(z_BCHW.shape) != expected or actions.shape[:2] != (len(moment), self.group):
+            raise ValueError(
+                f"latents {list(z_BCHW.shape)} and actions {list(actions.shape)} do not fit {list(expected)} and "
+                f"[{len(moment)}, {self.group}, ...]"
+            )
+        x = z_BCHW.to(self.device)
+        state = take_in(self.world.form, moment.world, x, self.features(actions).flatten(1), self.sampler)
+        decoder, frames = self._decode(moment.decoder, x)
+        return Moment(state, decoder), frames.cpu().numpy()
 
     def features(self, actions: np.ndarray) -> Tensor:
         """float32 [B, T, features]: what the model is told of actions [B, T, ...]. Raises ValueError for another space."""
