@@ -70,13 +70,14 @@ def starts(rows: int = 13, episodes: int = 3) -> Starts:
     params = build(CollectParams, "collect", {
         **defaults()["collect"], "env_id": "CartPole-v1", "height": 16, "width": 16, "frame_skip": 1, "max_frames": rows,
     }, "test")  # fmt: skip
-    made = []
-    for episode in range(100):
+    made, episode = list[Start](), 0
+    while len(made) < episodes:
         played = play_episode(make_env("CartPole-v1", {}, False), params, 0, episode)
         if len(played.frames) == rows and not played.terminated.any():
             made.append(Start(episode, played.seed, played.frames, played.actions))
+        episode += 1
     record = {
         "env_id": "CartPole-v1", "env_kwargs": {}, "frame_rate": 50.0, "action_spec": world().action_spec.to_json(),
         "params": {"frame_skip": 1, "frames_per_action": 4, "resize": "stretch", "wrappers": []},
     }  # fmt: skip
-    return Starts(tuple(made[:episodes]), record)
+    return Starts(tuple(made), record)
