@@ -20,12 +20,12 @@ STAGES = YAML_FILE["stages"]
 
 
 def models():
-    from oniris_core.config import collect, common, encode, play, render, train, train_vae
+    from oniris_core.config import collect, common, encode, play, policy, render, train, train_vae
 
     return {
         "common": common.CommonParams, "collect": collect.CollectParams, "train_vae": train_vae.TrainVaeParams,
         "encode": encode.EncodeParams, "train": train.TrainParams, "render": render.RenderParams,
-        "play": play.PlayParams,
+        "play": play.PlayParams, "policy": policy.PolicyParams,
     }  # fmt: skip
 
 

@@ -50,6 +50,9 @@ class DecisionVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]
     number (environment i gets seed + i) or one per environment; without one each goes on to its next episode. Options:
     `start` (which of the starts), `frame` (of it, counted from the reset, a multiple of c) and `horizon`, each a number or one
     per environment, and `reset_mask` (bool [n]: only these). Later episodes of the same environment draw their own start.
+
+    Attributes:
+        frames: uint8 [n, c, H, W, 3], of the latent frame last seen.
     """
 
     def __init__(
@@ -101,12 +104,12 @@ class DecisionVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]
         self._episode = np.zeros(num_envs, np.int64)
         self._steps, self._over = np.zeros(num_envs, np.int64), np.zeros(num_envs, bool)
         self._limit = np.zeros(num_envs)
-        self._frames = np.zeros((num_envs, c, H, W, 3), np.uint8)
+        self.frames = np.zeros((num_envs, c, H, W, 3), np.uint8)
         self._latents = np.zeros((num_envs, *parts.latent_shape), np.float32)
 
     @abstractmethod
     def _begin(self, rows: list[int], beginnings: list[Beginning]) -> list[dict[str, Any]]:
-        """Begin an episode in each of the environments `rows`, and show it in `_frames` and `_latents`; the infos."""
+        """Begin an episode in each of the environments `rows`, and show it in `frames` and `_latents`; the infos."""
 
     @abstractmethod
     def _go_on(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -178,7 +181,7 @@ class DecisionVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]
         self._refuse_closed()
         if self._seeds is None:
             raise ResetNeeded("render before reset: call reset() first")
-        return None if self.render_mode is None else tuple(frame.copy() for frame in self._frames[:, -1])
+        return None if self.render_mode is None else tuple(frame.copy() for frame in self.frames[:, -1])
 
     def _begin_rows(
         self, rows: list[int], starts: Sequence[int | None] = (), frames: Sequence[int | None] = ()
@@ -225,7 +228,7 @@ class DecisionVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]
         return np.inf if horizon is None else horizon
 
     def _observation(self) -> np.ndarray:
-        return stacked(self._frames) if self._pixels else self._latents.clip(-LATENT_BOUND, LATENT_BOUND)
+        return stacked(self.frames) if self._pixels else self._latents.clip(-LATENT_BOUND, LATENT_BOUND)
 
     def _refuse_closed(self) -> None:
         if self.closed:

@@ -109,7 +109,7 @@ class WorldVectorEnv(DecisionVectorEnv):
         fresh, infos = list[Moment](), []
         for row, beginning in zip(rows, beginnings, strict=True):
             start, frame = self._chosen(beginning)
-            moment, self._frames[row] = self._after(start, frame)
+            moment, self.frames[row] = self._after(start, frame)
             fresh.append(moment)
             self._noise[row] = beginning.seed
             infos.append({"start": start, "frame": frame, "seed": beginning.seed})
@@ -122,7 +122,7 @@ class WorldVectorEnv(DecisionVectorEnv):
 
     def _go_on(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert self.moment is not None
-        self.moment, self._frames = self.stepper.step(self.moment, actions, self._noise)
+        self.moment, self.frames = self.stepper.step(self.moment, actions, self._noise)
         self._show(self.moment)
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         if self._learned:

@@ -86,20 +86,20 @@ class TrueVectorEnv(DecisionVectorEnv):
                     raise UserError(f"playing start {number} again gives other frames than recorded: {self._simulator.env_id} "
                                     "is not deterministic, or another version of it")  # fmt: skip
             groups = np.stack([played[0]] * self.group + played[1:]).reshape(-1, self.group, *played[0].shape)
-            self._frames[row] = groups[-1]
+            self.frames[row] = groups[-1]
             self._look_from_the_start(row, groups)
             infos.append({"start": -1 if number is None else number, "frame": frame, "seed": seed})
         return infos
 
     def _go_on(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rewards, self._frames = np.zeros(self.num_envs), np.empty_like(self._frames)
+        rewards, self.frames = np.zeros(self.num_envs), np.empty_like(self.frames)
         for row, game in enumerate(self.games):
             for number, action in enumerate(actions[row]):
                 # One that has ended stands still until it is reset.
-                self._frames[row, number], reward = game.play(action)
+                self.frames[row, number], reward = game.play(action)
                 rewards[row] += reward
         if self._form is not None and self._seen is not None:
-            self._seen, self._latents = self._look(self._seen, self._frames)
+            self._seen, self._latents = self._look(self._seen, self.frames)
         flags = [[getattr(game, flag) for game in self.games] for flag in ("terminated", "truncated")]
         return rewards, np.array(flags[0]), np.array(flags[1])
 
