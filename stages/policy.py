@@ -34,13 +34,13 @@ def app(
     from oniris_core.common.files import open_artefact, refuse_unwritable
     from oniris_core.common.optional import optional
 
-    optional("stable_baselines3", "policies", "the stage policy")
     refuse_unwritable(out)
     refuse_unwritable(report)
     open_artefact(vae, "vae", made_by="train_vae")
     open_artefact(world, "world", made_by="train")
 
     # From here on torch is needed; all that can be refused without it has been.
+    optional("stable_baselines3", "policies", "the stage policy")
     import numpy as np
 
     from oniris_core.common.devices import pick_device
