@@ -15,31 +15,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Sampler",
-    "TrueVectorEnv",
-    "WorldVectorEnv",
-    "compare",
-    "load",
-    "open_episodes",
-    "open_starts",
-    "plan",
-    "rollout",
-]
+_PLACES = {
+    "Sampler": "sampling.autoregressive",
+    "TrueVectorEnv": "environment.truth",
+    "WorldVectorEnv": "environment.dreams",
+    "compare": "environment.comparison",
+    "load": "sampling",
+    "open_episodes": "data.episodes",
+    "open_starts": "data.starts",
+    "plan": "environment.plan",
+    "rollout": "sampling",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _PLACES:
         raise AttributeError(f"module 'oniris_core' has no attribute '{name}'")
     from importlib import import_module
 
-    places = {
-        "Sampler": "sampling.autoregressive", "TrueVectorEnv": "environment.truth", "WorldVectorEnv": "environment.dreams",
-        "compare": "environment.comparison", "load": "sampling", "open_episodes": "data.episodes",
-        "open_starts": "data.starts", "plan": "environment.plan", "rollout": "sampling",
-    }  # fmt: skip
-    return getattr(import_module(f"oniris_core.{places[name]}"), name)
+    return getattr(import_module(f"oniris_core.{_PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*_PLACES, "__version__"]

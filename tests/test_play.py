@@ -63,7 +63,9 @@ def test_what_is_shown_is_what_a_rollout_gives(demo) -> None:
     with one_thread():
         futures = session.step(actions[9 : 9 + C], "fine").astype(int)
         four = next(
-            sampling.rollout(Stepper(model, codec, how), start.frames[None, :9].repeat(4, 0), actions[:, None].repeat(4, 1), 7)
+            sampling.rollout(
+                Stepper(model, codec, how), start.frames[None, :9].repeat(4, 0), actions[:, None].repeat(4, 1), 7
+            )
         )
     # A context computed once or four times side by side is rounded otherwise; the noise is another whole matter.
     assert np.abs(futures - four).max() <= 2

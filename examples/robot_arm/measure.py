@@ -76,9 +76,9 @@ def main(
         "generated": continued(actions),
         "under another episode's actions": continued(other),
         "last frame repeated": np.repeat(true[:, CONTEXT - 1 : CONTEXT], FRAMES, 1),
-        "true frames through the VAE": np.stack([model.codec.decode(model.codec.encode(clip[1:total])) for clip in true])[
-            :, CONTEXT - 1 :
-        ],
+        "true frames through the VAE": np.stack(
+            [model.codec.decode(model.codec.encode(clip[1:total])) for clip in true]
+        )[:, CONTEXT - 1 :],
     }
     truth = {name: place[:, CONTEXT - 1 :] for name, place in places(true).items()}
     moved = np.linalg.norm(truth["block"][:, 1:] - truth["block"][:, :1], axis=-1) > PUSHED

@@ -191,8 +191,8 @@ def told(stepper: Stepper, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
     """What the model says of the latent frame that each rollout made last.
 
     Returns:
-        rewards: float64 [n], summed over its frames up to the end.
-        terminated: bool [n], whether the episode has more likely ended than not.
+        Rewards float64 [n], summed over its frames up to the end, and bool [n]: whether the episode has more likely ended
+        than not.
     """
     outcomes = stepper.outcomes(moment)  # type: ignore[attr-defined]
     ended = np.nan_to_num(_array(outcomes.ends)) >= 0.5

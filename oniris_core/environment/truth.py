@@ -170,7 +170,8 @@ class Game:
     Attributes:
         env: the simulator.
         observation: what it observed last itself, for players who are to see that.
-        terminated, truncated: whether the episode has ended, by itself or by its limit of time.
+        terminated: whether the episode has ended by itself.
+        truncated: whether it has by its limit of time.
     """
 
     def __init__(self, env: gym.Env, skip: int, size: tuple[int, int], resize: str):
