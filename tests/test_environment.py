@@ -22,10 +22,8 @@ from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.environment.spaces import checked, each_frame, space_of
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.sampling.autoregressive import Sampler
-from oniris_core.sampling.stepper import Stepper
-from oniris_core.world.store import World
 from tests.conftest import ROOT, one_thread
-from tests.toys import C, codec, outcomes, starts, world
+from tests.toys import C, codec, starts, teach, world
 from tests.worlds import SPACES
 
 QUICK = Sampler(steps=1)
@@ -46,9 +44,7 @@ def true(num_envs: int = 2, **others: Any) -> TrueVectorEnv:
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the world model had learned rewards and ends."""
-    world()
-    monkeypatch.setattr(World, "has_outcomes", property(lambda _: True), raising=False)
-    monkeypatch.setattr(Stepper, "outcomes", outcomes, raising=False)
+    teach(monkeypatch)
 
 
 def played(envs: DecisionVectorEnv, steps: int, seed: Any = 5, actions: Any = None) -> list[tuple[np.ndarray, ...]]:

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from torch import nn
 
 from oniris_core.common.errors import UserError
 from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Moment, Stepper
-from oniris_core.world.store import World
 from tests.conftest import one_thread
-from tests.toys import C, Told, codec, starts, world
+from tests.toys import C, Told, codec, starts, teach, world
 
 
 def reward_of_ones(_: Stepper, moment: Moment) -> Told:
@@ -23,9 +23,7 @@ def reward_of_ones(_: Stepper, moment: Moment) -> Told:
 
 @pytest.fixture
 def dreams(monkeypatch: pytest.MonkeyPatch):
-    world()
-    monkeypatch.setattr(World, "has_outcomes", property(lambda _: True), raising=False)
-    monkeypatch.setattr(Stepper, "outcomes", reward_of_ones, raising=False)
+    teach(monkeypatch, reward_of_ones)
 
     def make(mode: AutoresetMode) -> WorldVectorEnv:
         return WorldVectorEnv(
@@ -57,7 +55,7 @@ def test_stable_baselines_learns_in_it(dreams) -> None:
 
 def test_a_plain_loop_learns_in_it(dreams) -> None:
     """NEXT_STEP as CleanRL takes it: the step after an end is a reset, and does not count."""
-    envs = dreams(AutoresetMode.NEXT_STEP)
+    envs = RecordEpisodeStatistics(dreams(AutoresetMode.NEXT_STEP))
     torch.manual_seed(0)
     policy = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.Tanh(), nn.Linear(32, 2))
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
@@ -81,5 +79,7 @@ def test_a_plain_loop_learns_in_it(dreams) -> None:
             (-torch.stack(terms).mean()).backward()
             optimizer.step()
             means.append(float(torch.stack(rewards_seen).mean()))
+    assert set(envs.length_queue) == {8}
+    assert np.mean(envs.return_queue) > 0.9 * 32
     assert means[0] < 3
     assert np.mean(means[-3:]) > 3.3  # of 4, and each ninth step is a reset

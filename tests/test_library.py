@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 import oniris_core
-from oniris_core.sampling.stepper import Stepper
-from oniris_core.world.store import World
 from tests.conftest import ROOT, one_thread
-from tests.toys import outcomes
+from tests.toys import teach
 
 TEXT = (ROOT / "docs/library.md").read_text()
 
@@ -23,9 +21,7 @@ def test_the_documents_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     section = TEXT.partition("## A complete example")[2].partition("\n## ")[0]
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    ") or not line)
     assert "from stable_baselines3 import PPO" in code
-    oniris_core.load(ROOT / "demo/world", ROOT / "demo/vae")
-    monkeypatch.setattr(World, "has_outcomes", property(lambda _: True), raising=False)
-    monkeypatch.setattr(Stepper, "outcomes", outcomes, raising=False)
+    teach(monkeypatch)
     monkeypatch.chdir(ROOT)
     found = dict[str, object]()
     with one_thread():

@@ -14,9 +14,8 @@ from oniris_core.environment.spaces import space_of
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Moment, Stepper
 from oniris_core.world.rollout_state import tensors
-from oniris_core.world.store import World
 from tests.conftest import one_thread
-from tests.toys import C, Told, codec, starts, world
+from tests.toys import C, Told, codec, starts, teach, world
 from tests.worlds import SPACES
 
 RIGHT = {"discrete": 5, "box": (0.5, -0.25, 0.75), "multi_discrete": (1, 3, 0), "multi_binary": (1, 0, 1)}
@@ -33,8 +32,7 @@ def stepper(monkeypatch: pytest.MonkeyPatch) -> Stepper:
         twice = ones[:, -1] & ones[:, -2]
         return Told(ones[:, -1].float(), twice.float())
 
-    monkeypatch.setattr(World, "has_outcomes", property(lambda _: True), raising=False)
-    monkeypatch.setattr(Stepper, "outcomes", outcomes, raising=False)
+    teach(monkeypatch, outcomes)
     return found
 
 

@@ -14,13 +14,11 @@ import pytest
 from oniris_core.environment.parts import Parts
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.policy import judge
-from oniris_core.sampling.stepper import Stepper
-from oniris_core.world.store import World
 from stages.policy import FIRST_SEED
 from tests.conftest import ROOT, Run, one_thread
 from tests.imports import closure
 from tests.test_cli import one_error
-from tests.toys import codec, outcomes, starts, world
+from tests.toys import codec, starts, teach, world
 
 QUICK = {
     "steps": 32, "dreams": 2, "context-latents": 1, "horizon": 12, "solver-steps": 1, "rollout-steps": 8, "batch": 8,
@@ -41,8 +39,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assemble = "oniris_core.environment.parts.assemble"
     monkeypatch.setattr(assemble, lambda *_, **__: parts)
-    monkeypatch.setattr(World, "has_outcomes", property(lambda _: True), raising=False)
-    monkeypatch.setattr(Stepper, "outcomes", outcomes, raising=False)
+    teach(monkeypatch)
 
 
 def test_from_a_world_model_to_a_policy(params_only: Path, run: Run, toy: None) -> None:
