@@ -182,9 +182,7 @@ class WorldVectorEnv(DecisionVectorEnv):
 def refuse_unlearned(world: World) -> None:
     """Raise UserError if a world model knows nothing of rewards and ends."""
     if not getattr(world, "has_outcomes", False):
-        raise UserError(
-            "this world model has not learned rewards: train it with train.outcome_weight above 0, or say rewards='none'"
-        )
+        raise UserError("this world model has not learned rewards: train one with train.outcome_weight above 0")
 
 
 def told(stepper: Stepper, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
