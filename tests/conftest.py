@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 from oniris_core.config.reader import build
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.training.world.params import TrainParams
-from stages import collect, encode, play, preset, render, train, train_vae
+from stages import collect, encode, play, policy, preset, render, train, train_vae
 from tests.project import ROOT, defaults, forget_the_users_variables, write_defaults
 
 APPS = {"collect": collect.app, "train_vae": train_vae.app, "encode": encode.app, "train": train.app, "render": render.app,
-        "play": play.app, "preset": preset.app}  # fmt: skip
+        "play": play.app, "policy": policy.app, "preset": preset.app}  # fmt: skip
 
 Run = Callable[..., Result]
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import (
     collection_speed,
     conditioning_cost,
+    environment_speed,
     kill_campaign,
     recording_speed,
     rollout_cost,
@@ -44,6 +45,17 @@ def test_vae_memory() -> None:
     rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")]
     assert [int(row[0]) for row in rows[2:]] == [8, 16]
     assert all(float(row[1]) > 50 for row in rows[2:])
+
+
+def test_environment_speed() -> None:
+    app = typer.Typer()
+    app.command()(environment_speed.main)
+    options = ["--envs", "1,2", "--solver-steps", "1", "--horizon", "8", "--repetitions", "2", "--threads", "1"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    rows = [re.findall(r"[^|]+", line) for line in result.output.splitlines() if line.startswith("|")][2:]
+    assert [int(row[0]) for row in rows] == [1, 2]
+    assert all(float(cell) > 0 for row in rows for cell in row[1:4])
 
 
 def test_recording_speed() -> None:

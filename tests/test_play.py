@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from oniris_core import sampling, vae, world
 from oniris_core.common.errors import UserError
 from oniris_core.config.reader import load_section, read_yaml
+from oniris_core.data.episodes.starts import MOST_ROWS, Start, Starts, fitting, of_store, open_starts, write_starts
 from oniris_core.data.episodes.store import open_episodes
 from oniris_core.data.playing.rollouts import replay
 from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.play.controls import controls, resting
-from oniris_core.play.house import fitting, measured
+from oniris_core.play.house import measured
 from oniris_core.play.opening import open_house
 from oniris_core.play.player import played
 from oniris_core.play.recording import Played, collect_command, save
 from oniris_core.play.session import Session, inflated
-from oniris_core.play.starts import MOST_ROWS, Start, Starts, of_store, open_starts, write_starts
 from oniris_core.play.truth import Truth, position_error, reader_of
 from oniris_core.play.web import protocol
 from oniris_core.sampling.params import RenderParams
@@ -53,7 +53,7 @@ def test_what_is_shown_is_what_a_rollout_gives(demo) -> None:
     start, rng = demo_starts().starts[0], np.random.default_rng(0)
     actions = np.concatenate([start.actions[:9], rng.integers(0, 4, 4 * C)])
     with one_thread():
-        truth = list(sampling.rollout(model, start.frames[None, :9], actions[:, None], codec, how, seed=7))
+        truth = list(sampling.rollout(Stepper(model, codec, how), start.frames[None, :9], actions[:, None], seed=7))
         session = Session({"fine": Stepper(model, codec, how)}, start, 2, 7, moments=8, history=100)
         shown = [session.step(actions[i : i + C], "fine") for i in range(9, 9 + 4 * C, C)]
     assert [one.tobytes() for one in shown] == [one.tobytes() for one in truth]
@@ -63,7 +63,9 @@ def test_what_is_shown_is_what_a_rollout_gives(demo) -> None:
     with one_thread():
         futures = session.step(actions[9 : 9 + C], "fine").astype(int)
         four = next(
-            sampling.rollout(model, start.frames[None, :9].repeat(4, 0), actions[:, None].repeat(4, 1), codec, how, 7)
+            sampling.rollout(
+                Stepper(model, codec, how), start.frames[None, :9].repeat(4, 0), actions[:, None].repeat(4, 1), 7
+            )
         )
     # A context computed once or four times side by side is rounded otherwise; the noise is another whole matter.
     assert np.abs(futures - four).max() <= 2

@@ -186,7 +186,7 @@ def played(tiny_pipeline: Path):
 def test_frames_to_frames_is_the_rollout_of_latents(played, tiny_pipeline: Path) -> None:
     model, codec, frames, actions = played
     how = sampling.sampler(tiny_pipeline / "params.yaml")
-    made = list(sampling.rollout(model, frames[:, :9], iter(actions), codec, how, seed=3))
+    made = list(sampling.rollout(Stepper(model, codec, how), frames[:, :9], iter(actions), seed=3))
     assert [part.shape for part in made] == [(1, 4, 32, 32, 3)] * 2
     assert made[0].dtype == np.uint8
 
@@ -206,7 +206,7 @@ def test_a_stepper_goes_on_from_any_moment_as_the_rollout_did(played) -> None:
     """Kept, picked out of a batch, gone back to: the same bytes; with other noise or actions others."""
     model, codec, frames, actions = played
     stepper = Stepper(model, codec, SAMPLER)
-    video = list(sampling.rollout(model, frames[:, :9], iter(actions), codec, SAMPLER, seed=3))
+    video = list(sampling.rollout(stepper, frames[:, :9], iter(actions), seed=3))
     moment, shown = stepper.begin(frames[:, :9], actions[:9].swapaxes(0, 1))
     assert shown.shape == (1, 12, 32, 32, 3)
     moments, seeds = [moment], [3 * 2**32]
@@ -235,7 +235,7 @@ def test_a_video_rollout_asks_for_actions_when_it_needs_them(played) -> None:
             asked.append(action)
             yield action
 
-    video = sampling.rollout(model, frames[:, :9], play(), codec, replace(SAMPLER, steps=1))
+    video = sampling.rollout(Stepper(model, codec, replace(SAMPLER, steps=1)), frames[:, :9], play())
     for count in range(4):
         assert len(asked) == 9 + 4 * count
         next(video)
@@ -245,7 +245,7 @@ def test_what_a_video_rollout_refuses(played) -> None:
     model, codec, frames, actions = played
 
     def go(frames: np.ndarray, actions: object, codec: Codec = codec, count: int = 1) -> None:
-        list(itertools.islice(sampling.rollout(model, frames, actions, codec, SAMPLER), count))
+        list(itertools.islice(sampling.rollout(Stepper(model, codec, SAMPLER), frames, actions), count))
 
     with pytest.raises(ValueError, match="the model belongs to VAE"):
         go(frames[:, :9], actions, replace(codec, identity="another"))
@@ -278,7 +278,7 @@ def test_the_lines_of_the_readme(tiny_pipeline: Path, monkeypatch: pytest.Monkey
     assert found["latents"].shape == (4, 4, 4, 4)
 
 
-@pytest.mark.parametrize("package", ["sampling", "vae", "world"])
+@pytest.mark.parametrize("package", ["__init__", "sampling", "vae", "world"])
 def test_the_public_packages_import_nothing(package: str) -> None:
     code = f"import sys, oniris_core.{package}; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.gpu.results import Results
 from demo.pack import pack
-from oniris_core import sampling, vae, world
+from oniris_core import sampling
 from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.devices import pick_device
 from oniris_core.common.errors import UserError
@@ -122,9 +122,9 @@ def keep(out: Path) -> None:
 def film(out: Path, params: Path, episodes: Path, device: str, count: int = 4, seconds: float = 3.0) -> None:
     """Write `out/rollout.gif`: held-out episodes, above what happened and below what the packed weights make of it."""
     where = pick_device(device, 0)
-    codec, model = vae.load(out / "weights/vae", device=where), world.load(out / "weights/world", device=where)
-    store, how = open_episodes(episodes), sampling.sampler(params)
-    c, rate = codec.vae.config.group, store.attributes["frame_rate"]
+    model = sampling.load(out / "weights/world", out / "weights/vae", sampling.sampler(params), device=where)
+    store = open_episodes(episodes)
+    c, rate = model.group, store.attributes["frame_rate"]
     known = 1 + (read_yaml(params)["render"]["context_latents"] - 1) * c
     wanted = known + round(seconds * rate) // c * c
     long_enough = [e for e in store.episodes(HELD_OUT) if store.bounds(e)[1] - store.bounds(e)[0] >= known + c]
@@ -135,7 +135,7 @@ def film(out: Path, params: Path, episodes: Path, device: str, count: int = 4, s
         truth.append(store.frames[start:end][rows - start])
         told.append(store.actions[rows])
     frames, actions = np.stack(truth), np.stack(told)
-    made = np.concatenate(list(sampling.rollout(model, frames[:, :known], actions.swapaxes(0, 1), codec, how)), axis=1)
+    made = np.concatenate(list(sampling.rollout(model, frames[:, :known], actions.swapaxes(0, 1))), axis=1)
     pairs = np.concatenate([frames[:, known : known + made.shape[1]], made], axis=2)  # [B, T, 2H, W, 3]
     row = np.concatenate(list(pairs), axis=2)
     large = row.repeat(3, 1).repeat(3, 2)

@@ -56,14 +56,12 @@ def main(
     import torch
 
     from oniris_core import sampling
-    from oniris_core import vae as vaes
-    from oniris_core import world as worlds
     from oniris_core.data.episodes.store import open_episodes
     from oniris_core.data.rows.clips import HELD_OUT
 
     if threads:
         torch.set_num_threads(threads)
-    store, codec, model, how = open_episodes(episodes), vaes.load(vae), worlds.load(world), sampling.sampler(params)
+    store, model = open_episodes(episodes), sampling.load(world, vae, sampling.sampler(params))
     total = CONTEXT + FRAMES
     long = [slice(*store.bounds(e)) for e in store.episodes(HELD_OUT) if np.diff(store.bounds(e))[0] >= total]
     true = np.stack([store.frames[rows][:total] for rows in long])
@@ -72,15 +70,15 @@ def main(
 
     def continued(under: np.ndarray) -> np.ndarray:
         taken = list(np.moveaxis(under, 1, 0))
-        return np.concatenate(list(sampling.rollout(model, true[:, :CONTEXT], taken, codec, how)), axis=1)
+        return np.concatenate(list(sampling.rollout(model, true[:, :CONTEXT], taken)), axis=1)
 
     shown = {
         "generated": continued(actions),
         "under another episode's actions": continued(other),
         "last frame repeated": np.repeat(true[:, CONTEXT - 1 : CONTEXT], FRAMES, 1),
-        "true frames through the VAE": np.stack([codec.decode(codec.encode(clip[1:total])) for clip in true])[
-            :, CONTEXT - 1 :
-        ],
+        "true frames through the VAE": np.stack(
+            [model.codec.decode(model.codec.encode(clip[1:total])) for clip in true]
+        )[:, CONTEXT - 1 :],
     }
     truth = {name: place[:, CONTEXT - 1 :] for name, place in places(true).items()}
     moved = np.linalg.norm(truth["block"][:, 1:] - truth["block"][:, :1], axis=-1) > PUSHED

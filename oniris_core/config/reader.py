@@ -14,7 +14,7 @@ from oniris_core.common.naming import nearest
 from oniris_core.config.base import Params
 from oniris_core.config.gone import GONE
 
-SECTIONS = ("common", "collect", "train_vae", "encode", "train", "render", "play")
+SECTIONS = ("common", "collect", "train_vae", "encode", "train", "render", "play", "policy")
 
 P = TypeVar("P", bound=Params)
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from oniris_core.common.errors import UserError
+from oniris_core.data.episodes.starts import Start, Starts
 from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.evaluation.probes.states.reader import StateReader
 from oniris_core.play.params import PlayParams
-from oniris_core.play.starts import Start, Starts
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Stepper
 
@@ -127,23 +126,3 @@ def measured(
     }  # fmt: skip
     fits = times[sampler.steps] <= SHARE * latent_seconds
     return steppers, qualities, wanted if wanted != "auto" else "fine" if fits else "fast"
-
-
-def fitting(starts: Starts, spec: ActionSpec, size: tuple[int, int], named: str) -> None:
-    """Refuse starts that are none of this model's.
-
-    Args:
-        starts: where dreams would begin.
-        spec: the actions of the model.
-        size: height and width of its frames.
-        named: the starts, for messages.
-
-    Raises:
-        UserError: other actions, or frames of another size.
-    """
-    if starts.action_spec != spec:
-        raise UserError(f"{named} has other actions ({starts.action_spec.kind} {list(starts.action_spec.sizes)}) than the "
-                        f"model ({spec.kind} {list(spec.sizes)}): name the episodes it was trained on")  # fmt: skip
-    if starts.frame_size != size:
-        found, wanted = (" x ".join(map(str, pair)) for pair in (starts.frame_size, size))
-        raise UserError(f"{named} has frames of {found} pixels, the model makes {wanted}")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from oniris_core.common.errors import UserError
+from oniris_core.data.episodes.starts import Start, Starts, fitting
 from oniris_core.play.controls import controls, resting
-from oniris_core.play.house import House, fitting, measured
+from oniris_core.play.house import House, measured
 from oniris_core.play.params import PlayParams
-from oniris_core.play.starts import Start, Starts
 from oniris_core.play.truth import Truth, reader_of
 from oniris_core.play.web.server import Server
 from oniris_core.sampling.autoregressive import Sampler

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oniris_core.play.starts import Start
+from oniris_core.data.episodes.starts import Start
 from oniris_core.sampling.stepper import Moment, Stepper
 
 NOISE = 2**32
-"""Row b of noise s has the seed s * NOISE + b, as in `sampling.rollout`."""
+"""Row b of noise s has the seed s * NOISE + b, as in `oniris_core.sampling.rollout`."""
 _RECENT = 4  # the last moments are all kept: most rewinds are short
 
 

@@ -22,17 +22,17 @@ FEWEST_SLOTS = 16
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a frame is generated; see `oniris_core.sampling.params.RenderParams` for the meanings.
+    """How a frame is generated; see `oniris_core.sampling.params.RenderParams`; params.yaml has the same defaults.
 
     Raises:
         ValueError: no steps, or a noise level that is not above 0 or out of order.
     """
 
-    steps: int
-    sigma_max: float
-    sigma_min: float
-    rho: float
-    context_sigma: float
+    steps: int = 6
+    sigma_max: float = 5.0
+    sigma_min: float = 0.1
+    rho: float = 3.0
+    context_sigma: float = 0.07
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
@@ -80,9 +80,25 @@ def prefill(
     frames = [x.clone() for x in context_BTCHW.unbind(1)]
     state = form.begin(frames[0], frames[0].new_full((B,), sampler.context_sigma), room(T))
     for x, actions, has_action in zip(frames, actions_BTA.unbind(1), has_action_BT.unbind(1), strict=True):
-        told = form.tell(actions, has_action)
-        state = form.enter(state, form.look_ahead(state, told), told, x, x.new_full((B,), sampler.context_sigma))
+        state = _enter(form, state, x, actions, has_action, sampler)
     return state
+
+
+@torch.inference_mode()
+def take_in(
+    form: GenerationForm, state: RolloutState, x_BCHW: Tensor, actions_BA: Tensor, sampler: Sampler
+) -> RolloutState:
+    """The state after one more true standardised latent frame, to which these features of actions led."""
+    form.check(state)
+    state = form.grow(state, room(int(state.position.max()) + 1))
+    return _enter(form, state, x_BCHW.clone(), actions_BA, actions_BA.new_ones(len(actions_BA)), sampler)
+
+
+def _enter(
+    form: GenerationForm, state: RolloutState, x: Tensor, actions: Tensor, has_action: Tensor, sampler: Sampler
+) -> RolloutState:
+    told = form.tell(actions, has_action)
+    return form.enter(state, form.look_ahead(state, told), told, x, x.new_full((len(x),), sampler.context_sigma))
 
 
 def room(frames: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oniris_core.data.episodes.groups import group_rows
-from oniris_core.sampling.autoregressive import Sampler, next_frame, prefill
+from oniris_core.sampling.autoregressive import Sampler, next_frame, prefill, take_in
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.model import to_uint8
 from oniris_core.vae.stepping import DecoderForm, StreamState
@@ -37,6 +37,14 @@ class Moment:
     def select(self, rows: Sequence[int]) -> "Moment":
         """The rollouts `rows`, in that order, any of them once, often or never. Raises ValueError if there is no such row."""
         return Moment(self.world.select(rows), self.decoder.select(rows))
+
+    def replace_rows(self, rows: Sequence[int], fresh: "Moment") -> "Moment":
+        """The same with the rollouts of `fresh`, in order, in the places `rows`; the others stay as they are, to the bit.
+
+        Raises:
+            ValueError: no such rows, another number of them than of fresh rollouts, or a moment of another model or window.
+        """
+        return Moment(self.world.replace_rows(rows, fresh.world), self.decoder.replace_rows(rows, fresh.decoder))
 
     def repeat(self, k: int) -> "Moment":
         """Each rollout b stands k times, as rows b * k .. b * k + k - 1, to be continued in k ways."""
@@ -132,6 +140,19 @@ class Stepper:
     def outcomes(self, moment: Moment) -> Outcomes | None:
         """Rewards and ends [B, c] of the latent frame that each rollout made or took in last; None: the model knows none."""
         return self.world.form.outcomes(moment.world)
+
+    def take_in(self, moment: Moment, z_BCHW: Tensor, actions: np.ndarray) -> tuple[Moment, np.ndarray]:
+        """Go on by one true latent frame, standardised, instead of a generated one; arguments and returns else as `step`."""
+        expected = (len(moment), *self.world.form.latent_shape)
+        if tuple(z_BCHW.shape) != expected or actions.shape[:2] != (len(moment), self.group):
+            raise ValueError(
+                f"latents {list(z_BCHW.shape)} and actions {list(actions.shape)} do not fit {list(expected)} and "
+                f"[{len(moment)}, {self.group}, ...]"
+            )
+        x = z_BCHW.to(self.device)
+        state = take_in(self.world.form, moment.world, x, self.features(actions).flatten(1), self.sampler)
+        decoder, frames = self._decode(moment.decoder, x)
+        return Moment(state, decoder), frames.cpu().numpy()
 
     def features(self, actions: np.ndarray) -> Tensor:
         """float32 [B, T, features]: what the model is told of actions [B, T, ...]. Raises ValueError for another space."""

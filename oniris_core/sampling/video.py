@@ -8,40 +8,30 @@ from itertools import islice
 
 import numpy as np
 
-from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Moment, Stepper
-from oniris_core.vae.codec import Codec
-from oniris_core.world.store import World
 
 
 def rollout(
-    model: World,
-    context: np.ndarray,
-    actions: Iterable[np.ndarray],
-    codec: Codec,
-    sampler: Sampler,
-    seed: int = 0,
+    stepper: Stepper, context: np.ndarray, actions: Iterable[np.ndarray], seed: int = 0
 ) -> Iterator[np.ndarray]:
     """Continue videos under the given actions for as long as there are any, in constant memory.
 
     Args:
-        model: the world model, from `oniris_core.world.load`.
+        stepper: the model with its VAE and a sampler, from `oniris_core.load`.
         context: uint8 [B, T, H, W, 3], from the first frame of an episode on, T = 1 + k c frames (the groups of
             `oniris_core.data.episodes.groups`; a latent frame covers c).
         actions: per frame, [B] or [B, components], the actions that led to it: those of the context first (its first
             frame is the reset, any action will do), then those of the frames to come, asked for when they are needed.
-        codec: the VAE the model was trained with, from `oniris_core.vae.load`.
-        sampler: how frames are generated.
         seed: of the noise; row b of the batch has noise of its own.
 
     Returns:
         An iterator over uint8 [B, c, H, W, 3], the next c frames. It ends when the actions do; fewer than c are dropped.
 
     Raises:
-        ValueError: at once: another VAE than the model's, a context of the wrong shape, or actions too few or of another
+        ValueError: at once: a context of the wrong shape, or actions too few or of another
             space. While iterating: actions of another space.
     """
-    stepper, coming = Stepper(model, codec, sampler), iter(actions)
+    coming = iter(actions)
     T = context.shape[1] if context.ndim > 1 else 0
     known = list(islice(coming, T))
     if len(known) < T:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load(path: Path | str, ema_width: float | None = None, device: "torch.device | str" = "cpu") -> "World":
-    """A trained world model, for `oniris_core.sampling.rollout`; arguments and errors as `store.load_world`."""
+    """A trained world model, for `oniris_core.sampling.stepper.Stepper`; arguments and errors as `store.load_world`."""
     from oniris_core.world.store import load_world
 
     return load_world(Path(path), ema_width, device)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oniris_core.common.artefacts.remote import Location
+from oniris_core.common.artefacts.remote import Location, location
 from oniris_core.common.errors import UserError
 from oniris_core.data.episodes.episode import ROW_ARRAYS, Episode
 from oniris_core.data.rows.actions import ActionSpec
@@ -109,13 +109,13 @@ def write_episodes(
         finish(group, attributes)
 
 
-def open_episodes(path: Location) -> EpisodeStore:
+def open_episodes(path: Location | str) -> EpisodeStore:
     """Open and check an episode store.
 
     Raises:
         UserError: missing, damaged, not complete, or not an episode store.
     """
-    group, identity = open_store(path, KIND, made_by="collect")
+    group, identity = open_store(location(path), KIND, made_by="collect")
     attributes: dict[str, Any] = dict(group.attrs)
     if attributes.get("complete") is not True:
         raise UserError(f"{path} is not complete: run `dvc repro collect` to make it again")

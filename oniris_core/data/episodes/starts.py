@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from oniris_core.common.artefacts.files import atomic_write
-from oniris_core.common.artefacts.remote import Location
+from oniris_core.common.artefacts.remote import Location, location
 from oniris_core.common.errors import UserError
 from oniris_core.data.episodes.store import EpisodeStore, open_episodes
 from oniris_core.data.rows.actions import ActionSpec
@@ -72,7 +72,7 @@ class Starts:
         return self.starts[0].frames.shape[1], self.starts[0].frames.shape[2]
 
 
-def open_starts(path: Location, count: int, least: int) -> Starts:
+def open_starts(path: Location | str, count: int, least: int) -> Starts:
     """The starts in a file that `write_starts` made, or of the held-out episodes of a store (of all if none is held out).
 
     Args:
@@ -83,13 +83,34 @@ def open_starts(path: Location, count: int, least: int) -> Starts:
     Raises:
         UserError: missing, damaged, or no episode is long enough.
     """
-    found = _read(path) if isinstance(path, Path) and path.is_file() else of_store(open_episodes(path), MOST_ROWS)
+    place = location(path)
+    found = _read(place) if isinstance(place, Path) and place.is_file() else of_store(open_episodes(place), MOST_ROWS)
     long_enough = tuple(start for start in found.starts if len(start.frames) >= least)
     if not long_enough:
         longest = max(len(start.frames) for start in found.starts)
         raise UserError(f"{path}: a dream starts from {least} frames, but the longest episode has {longest}: "
                         "lower play.context_latents")  # fmt: skip
     return Starts(long_enough[:count], found.record)
+
+
+def fitting(starts: Starts, spec: ActionSpec, size: tuple[int, int], named: str) -> None:
+    """Refuse starts that are none of this model's.
+
+    Args:
+        starts: where dreams would begin.
+        spec: the actions of the model.
+        size: height and width of its frames.
+        named: the starts, for messages.
+
+    Raises:
+        UserError: other actions, or frames of another size.
+    """
+    if starts.action_spec != spec:
+        raise UserError(f"{named} has other actions ({starts.action_spec.kind} {list(starts.action_spec.sizes)}) than the "
+                        f"model ({spec.kind} {list(spec.sizes)}): name the episodes it was trained on")  # fmt: skip
+    if starts.frame_size != size:
+        found, wanted = (" x ".join(map(str, pair)) for pair in (starts.frame_size, size))
+        raise UserError(f"{named} has frames of {found} pixels, the model makes {wanted}")
 
 
 def of_store(store: EpisodeStore, rows: int) -> Starts:

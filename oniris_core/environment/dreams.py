@@ -1,0 +1,206 @@
+"""The world model as a vector environment: batch rows are rollouts of an age of their own.
+
+Axes: n environments side by side, c frames of a latent frame, C channels of a latent frame, h, w; H, W pixels.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.common.errors import UserError
+from oniris_core.common.memory import available_memory, refuse_beyond
+from oniris_core.common.seeds import numpy_rng
+from oniris_core.data.episodes.starts import Starts
+from oniris_core.environment.decisions import Beginning, DecisionVectorEnv, Observations, refuse_others
+from oniris_core.environment.parts import assemble
+from oniris_core.sampling.autoregressive import Sampler
+from oniris_core.sampling.stepper import Moment, Stepper, is_finite
+from oniris_core.vae.codec import Codec
+from oniris_core.world.rollout_state import tensors
+from oniris_core.world.store import World
+
+SOLVER_STEPS = 3
+"""Of the sampler unless another is given: half of what `render` takes by default."""
+KEPT_BYTES = 2**29
+"""Moments after a context that are kept, so that most resets need not take it in again."""
+
+
+class WorldVectorEnv(DecisionVectorEnv):
+    """Dreams of the world model, side by side.
+
+    An episode begins after the true frames of a start and goes on until the model ends it or `horizon` truncates it; a dream
+    that is not finite any more is truncated as well. Equal seeds and actions are equal bytes on one machine, whoever else is in
+    the batch and however old they are; in a batch of another size they are equal to rounding, about 1e-6 a step.
+
+    Attributes:
+        stepper: what generates.
+        moment: of all dreams, row i that of environment i; never changed, so it can be kept and branched from. None before the
+            first reset.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        world: World | Path | str,
+        vae: Codec | Path | str,
+        starts: Starts | Location | str,
+        observations: Observations = "pixels",
+        rewards: Literal["model", "none"] = "model",
+        actions_per_step: Literal["one", "all"] = "one",
+        context_latents: int | None = 4,
+        horizon: int | None = 128,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        sampler: Sampler | None = None,
+        ema_width: float | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        """Load the model and prepare the environments.
+
+        Args:
+            num_envs: how many.
+            world: the world model, loaded or where it is.
+            vae: its VAE, loaded or where it is.
+            starts: episodes to begin from: an episode store (the held-out ones are taken) or a file of starts.
+            observations: what is seen, "pixels" or "latents"; see `DecisionVectorEnv`.
+            rewards: of the "model", or "none": rewards of 0, and no end but the horizon.
+            actions_per_step: "one" for all c frames of a latent frame, or "all": one for each.
+            context_latents: true latent frames after the reset frame that a dream starts from; None: any number that the
+                start has, drawn each time.
+            horizon: frames after which an episode is truncated, a multiple of c; None: never.
+            autoreset_mode: of Gymnasium's vector environments; DISABLED resets by the option `reset_mask`.
+            render_mode: "rgb_array" for `render`.
+            sampler: how frames are generated; None: the default one with SOLVER_STEPS steps.
+            ema_width: width of the average of the weights; None: the first that was tracked.
+            device: where to compute.
+
+        Raises:
+            UserError: what `assemble` refuses, starts that are too short for the context, rewards that the model has not
+                learned, or more environments than fit into memory.
+        """
+        parts = assemble(world, vae, starts, ema_width, device)
+        super().__init__(num_envs, parts, observations, actions_per_step, horizon, autoreset_mode, render_mode)
+        refuse_others("rewards", rewards, ("model", "none"))
+        self._learned = rewards == "model"
+        if self._learned:
+            refuse_unlearned(parts.world)
+        self.stepper = Stepper(parts.world, parts.codec, sampler or Sampler(steps=SOLVER_STEPS))
+        self.moment: Moment | None = None
+        self._context = context_latents
+        self._long_enough = [
+            number for number, start in enumerate(parts.starts.starts) if start.latents(self.group) >= (context_latents or 0)
+        ]  # fmt: skip
+        if not self._long_enough:
+            most = max(start.latents(self.group) for start in parts.starts.starts)
+            raise UserError(f"{parts.named}: the longest start has {most} latent frames after the reset, fewer than "
+                            f"context_latents = {context_latents}")  # fmt: skip
+        self._noise = [0] * num_envs
+        self._begun = OrderedDict[tuple[int, int], tuple[Moment, np.ndarray]]()
+        self._row_bytes = self._bytes_of_a_row()
+        self._refuse_beyond_memory()
+
+    def _begin(self, rows: list[int], beginnings: list[Beginning]) -> list[dict[str, Any]]:
+        fresh, infos = list[Moment](), []
+        for row, beginning in zip(rows, beginnings, strict=True):
+            start, frame = self._chosen(beginning)
+            moment, self.frames[row] = self._after(start, frame)
+            fresh.append(moment)
+            self._noise[row] = beginning.seed
+            infos.append({"start": start, "frame": frame, "seed": beginning.seed})
+        if self.moment is None:
+            self.moment = fresh[0].select([0] * self.num_envs)
+        for row, moment in zip(rows, fresh, strict=True):
+            self.moment = self.moment.replace_rows([row], moment)
+        self._show(self.moment)
+        return infos
+
+    def _go_on(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert self.moment is not None
+        self.moment, self.frames = self.stepper.step(self.moment, actions, self._noise)
+        self._show(self.moment)
+        rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        if self._learned:
+            rewards, terminated = told(self.stepper, self.moment)
+        return rewards, terminated, ~is_finite(self.moment)
+
+    def _show(self, moment: Moment) -> None:
+        if not self._pixels:
+            self._latents = np.nan_to_num(moment.world.clean[:, -1].float().cpu().numpy(), posinf=0.0, neginf=0.0)
+
+    def _chosen(self, beginning: Beginning) -> tuple[int, int]:
+        """The start and the frame of it that an episode begins from."""
+        rng, c = numpy_rng(beginning.seed, "start"), self.group
+        start = int(rng.choice(self._long_enough)) if beginning.start is None else beginning.start
+        latents = self._context
+        if latents is None:
+            latents = int(rng.integers(self.parts.start(start).latents(c) + 1))
+        frame = latents * c if beginning.frame is None else beginning.frame
+        return start, self.parts.checked_frame(start, frame)
+
+    def _after(self, number: int, frame: int) -> tuple[Moment, np.ndarray]:
+        """The moment of one rollout after frame `frame` of a start, and its last frames uint8 [c, H, W, 3].
+
+        Alone and with room for the whole window: so no number in it depends on who else is reset, or on how old others are.
+        """
+        key = number, frame
+        if key not in self._begun:
+            start, form = self.parts.start(number), self.parts.world.form
+            moment, shown = self.stepper.begin(start.frames[None, : frame + 1], start.actions[None, : frame + 1])
+            whole = form.grow(moment.world, form.config.unet.window)
+            self._begun[key] = Moment(whole, moment.decoder), shown[0, -self.group :]
+            while len(self._begun) > max(1, KEPT_BYTES // self._row_bytes):
+                self._begun.popitem(last=False)
+        self._begun.move_to_end(key)
+        return self._begun[key]
+
+    def _bytes_of_a_row(self) -> int:
+        form = self.parts.world.form
+        frame = torch.zeros(1, *form.latent_shape, device=form.device)
+        decoder = self.stepper.decoder.begin(1, *form.latent_shape[1:])
+        held = [*tensors(form.begin(frame, frame[:, 0, 0, 0])), decoder.started, *decoder.pasts]
+        return sum(part.nbytes for part in held)
+
+    def _refuse_beyond_memory(self) -> None:
+        device, n = self.parts.world.device, self.num_envs
+        there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+        each = 2 * self._row_bytes  # the moment before and the moment after
+        fits = f"at most {there // each} fit" if there else ""
+        refuse_beyond(n * each, there, f"num_envs = {n}", fits)
+
+    def close_extras(self, **_: Any) -> None:
+        """Let the dreams go."""
+        self.moment = None
+        self._begun.clear()
+
+
+def refuse_unlearned(world: World) -> None:
+    """Raise UserError if a world model knows nothing of rewards and ends."""
+    if not world.has_outcomes:
+        raise UserError("this world model has not learned rewards: train one with train.outcome_weight above 0")
+
+
+def told(stepper: Stepper, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
+    """What the model says of the latent frame that each rollout made last.
+
+    Returns:
+        Rewards float64 [n], summed over its frames up to the end, and bool [n]: whether the episode has more likely ended
+        than not.
+    """
+    outcomes = stepper.outcomes(moment)
+    if outcomes is None:
+        raise ValueError("this world model has learned no rewards")
+    ended = np.nan_to_num(_array(outcomes.ends)) >= 0.5
+    # The frame with which it ends has a reward; those after it have none.
+    alive = np.concatenate([np.ones_like(ended[:, :1]), ~ended[:, :-1]], axis=1)
+    rewards = np.nan_to_num(_array(outcomes.rewards), posinf=0.0, neginf=0.0)
+    return (rewards * alive).sum(1), ended[:, -1]
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()

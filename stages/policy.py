@@ -1,0 +1,136 @@
+"""Not in the pipeline: trains a policy inside the world model and judges it in the simulator; models/policy, reports/policy."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from oniris_core.common.artefacts.remote import Location
+from oniris_core.config.cli import Settings, place, say, stage
+from oniris_core.policy.params import PolicyParams
+
+FIRST_SEED = 2**30
+"""Of the episodes judged: those that `collect` plays have the numbers common.seed * 2^20 and up."""
+
+SMALLEST = 36
+"""Pixels that the network of Stable-Baselines3 for pictures needs along height and width."""
+
+
+@stage("policy", PolicyParams, in_pipeline=False)
+def app(
+    settings: Settings[PolicyParams],
+    starts: Annotated[Location, place("the episode store, or the file of starts, dreams begin from")] = Path(
+        "data/episodes.zarr"
+    ),
+    vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
+    world: Annotated[Path, typer.Option(help="the world model, which must have learned rewards")] = Path(
+        "models/world"
+    ),
+    out: Annotated[Path, typer.Option(help="the policy to make")] = Path("models/policy"),
+    report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/policy"),
+) -> None:
+    """Train PPO in dreams of the world model only, and compare what it brings there with what it brings in truth."""
+    from oniris_core.common.artefacts.files import open_artefact, refuse_unwritable
+    from oniris_core.common.errors import UserError
+    from oniris_core.common.optional import optional
+
+    refuse_unwritable(out)
+    refuse_unwritable(report)
+    open_artefact(vae, "vae", made_by="train_vae")
+    open_artefact(world, "world", made_by="train")
+
+    # From here on torch is needed; all that can be refused without it has been.
+    optional("stable_baselines3", "policies", "the stage policy")
+    import numpy as np
+
+    from oniris_core.common.devices import pick_device
+    from oniris_core.common.process import stop_requests
+    from oniris_core.common.progress import meter
+    from oniris_core.environment.dreams import WorldVectorEnv
+    from oniris_core.environment.parts import assemble
+    from oniris_core.environment.truth import TrueVectorEnv
+    from oniris_core.policy import judge, ppo
+    from oniris_core.policy.judge import Act
+    from oniris_core.policy.report import Judgement, film, write_policy, write_policy_report
+    from oniris_core.sampling.autoregressive import Sampler
+
+    params, seed = settings.own, settings.common.seed
+    device = pick_device(settings.common.device, settings.common.threads)
+    parts = assemble(world, vae, starts, None, device)
+    if params.observations == "pixels" and min(parts.frame_size) < SMALLEST:
+        raise UserError(f"policy.observations = pixels needs frames of {SMALLEST} x {SMALLEST} pixels at least, these have "
+                        f"{' x '.join(map(str, parts.frame_size))}: set it to latents")  # fmt: skip
+    given: dict[str, Any] = {
+        "world": parts.world, "vae": parts.codec, "starts": parts.starts, "observations": params.observations,
+    }  # fmt: skip
+    dreaming = {
+        **given, "sampler": Sampler(steps=params.solver_steps), "context_latents": params.context_latents,
+        "horizon": params.horizon,
+    }  # fmt: skip
+    compared = parts.starts.starts[: params.point_episodes]
+    dreams = WorldVectorEnv(params.dreams, **dreaming, autoreset_mode="SameStep")
+    inside = WorldVectorEnv(len(compared), **dreaming)
+    given["import_code"] = params.import_code
+    truth = TrueVectorEnv(1, **given, autoreset_mode="Disabled")
+    env_id = str(parts.starts.record["env_id"])
+    seeds = [seed + FIRST_SEED + number for number in range(params.judge_episodes)]
+    if taken := set(seeds) & {start.seed for start in parts.starts.starts}:
+        raise UserError(
+            f"{starts} has episodes of the seeds to judge on, such as {min(taken)}: choose another common.seed"
+        )
+    found = Judgement()
+
+    with stop_requests() as stop, meter("policy: decisions of each dream", params.steps // params.dreams) as progress:
+        frame = parts.group * min(params.context_latents, *(start.latents(parts.group) for start in compared))
+
+        def look(decisions: int, act: Act) -> None:
+            options = {"start": np.arange(len(compared)), "frame": frame}
+            dreamt = judge.first_returns(inside, act, seed, options, stop.raise_if_set)
+            true = [
+                judge.true_return(truth, judge.always(act), 0, stop.raise_if_set,
+                                  {"start": number, "frame": frame, "horizon": params.horizon})
+                for number in range(len(compared))
+            ]  # fmt: skip
+            found.curve.append((decisions, float(dreamt.mean()), float(np.mean(true))))
+
+        def tick() -> None:
+            stop.raise_if_set()
+            progress.advance()
+
+        policy = ppo.train(dreams, params, seed, str(device), tick, look)
+        players = {"policy": judge.always(ppo.player(policy)), "random": judge.at_random}
+        if heuristic := judge.heuristic_player(truth):
+            players["heuristic"] = heuristic
+        else:
+            found.left_out["heuristic"] = f"there is none for {env_id}"
+        if params.true_baseline:
+            simulators = TrueVectorEnv(params.dreams, **given, autoreset_mode="SameStep")
+            same = ppo.train(simulators, params, seed, str(device), stop.raise_if_set, lambda _, __: None)
+            players["ppo_in_truth"] = judge.always(ppo.player(same))
+        else:
+            found.left_out["ppo_in_truth"] = "policy.true_baseline = false"
+        for name, player in players.items():
+            found.returns[name] = judge.true_returns(truth, player, seeds, stop.raise_if_set)
+        try:
+            found.returns["behaviour"] = judge.recorded_returns(starts)
+        except UserError:
+            found.left_out["behaviour"] = f"{starts} is no store of whole episodes"
+        best = seeds[int(found.returns["policy"].argmax())]
+        found.video = film(
+            truth, ppo.player(policy), dreams.stepper, best, params.context_latents, stop.raise_if_set
+        )  # fmt: skip
+        record = {
+            "params": settings.as_json("policy"), "env_id": env_id, "world": open_artefact(world, "world", "train").identity,
+        }  # fmt: skip
+        write_policy_report(report, found, env_id, seed, parts.starts.frame_rate)
+        write_policy(out, policy.save, record)
+    for name, reason in found.left_out.items():
+        say(f"left out: {name}: {reason}")
+    say(
+        ", ".join(f"{name} {values.mean():.1f}" for name, values in found.returns.items())
+        + f": mean returns; see {report}"
+    )
+
+
+if __name__ == "__main__":
+    app()

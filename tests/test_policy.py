@@ -1,0 +1,130 @@
+"""The stage `policy`: from a world model to a policy, its report, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oniris_core.environment.parts import Parts
+from oniris_core.environment.truth import TrueVectorEnv
+from oniris_core.policy import judge
+from stages.policy import FIRST_SEED
+from tests.conftest import ROOT, Run, one_thread
+from tests.imports import closure
+from tests.test_cli import one_error
+from tests.toys import codec, starts, teach, world
+
+QUICK = {
+    "steps": 32, "dreams": 2, "context-latents": 1, "horizon": 12, "solver-steps": 1, "rollout-steps": 8, "batch": 8,
+    "epochs": 1, "points": 2, "point-episodes": 2, "judge-episodes": 2,
+}  # fmt: skip
+
+
+def options(**others: Any) -> list[str]:
+    return [f"--{name}={value}" for name, value in {**QUICK, **others}.items()]
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage finds a toy that is as if it had learned rewards, wherever it looks."""
+    parts = Parts(world(), codec(), starts(), "the starts")
+    monkeypatch.setattr(
+        "oniris_core.common.artefacts.files.open_artefact", lambda *_, **__: type("Found", (), {"identity": "toy"})
+    )
+    assemble = "oniris_core.environment.parts.assemble"
+    monkeypatch.setattr(assemble, lambda *_, **__: parts)
+    teach(monkeypatch)
+
+
+def test_from_a_world_model_to_a_policy(params_only: Path, run: Run, toy: None) -> None:
+    with one_thread():
+        result = run(params_only, "policy", *options())
+    assert result.exit_code == 0, result.output
+    assert "left out: behaviour" in result.output
+    report = params_only / "reports/policy"
+    made = {path.name for path in report.iterdir()}
+    assert made == {"metrics.json", "left_out.json", "returns.json", "curve.csv", "curve.png", "best.mp4", "index.html",
+                    "manifest.json"}  # fmt: skip
+    metrics = json.loads((report / "metrics.json").read_text())
+    for name in ("policy", "random", "heuristic", "ppo_in_truth"):
+        low, mean, high = (metrics[f"{name}/return{end}"] for end in ("_low", "", "_high"))
+        assert 1 <= low <= mean <= high <= 500
+    assert metrics["heuristic/return"] > metrics["random/return"]
+    lines = (report / "curve.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["decisions", "16", "32"]
+    assert all(0 < float(line.split(",")[2]) <= 12 for line in lines[1:])  # a reward a frame, up to the horizon
+
+    from stable_baselines3 import PPO
+
+    policy = PPO.load(params_only / "models/policy/policy.zip", device="cpu")
+    truth = TrueVectorEnv(
+        1, world=world(), vae=codec(), starts=starts(), observations="latents", autoreset_mode="Disabled"
+    )
+    with one_thread():
+        play = judge.always(lambda seen: np.asarray(policy.predict(seen, deterministic=True)[0]))
+        again = judge.true_returns(truth, play, [FIRST_SEED + number for number in range(2)], lambda: None)
+    assert again.tolist() == json.loads((report / "returns.json").read_text())["policy"]
+
+
+def test_recorded_returns_are_sums_of_rewards(tiny_pipeline: Path) -> None:
+    from oniris_core.data.rows.zarrs import open_store, read
+
+    group, _ = open_store(tiny_pipeline / "data/episodes.zarr", "episodes", "collect")
+    rewards, ends = read(group, "data/rewards"), read(group, "meta/episode_ends")
+    found = judge.recorded_returns(str(tiny_pipeline / "data/episodes.zarr"))
+    assert len(found) == len(ends)
+    np.testing.assert_allclose(found[1], rewards[ends[0] : ends[1]].sum(), rtol=1e-5)
+    np.testing.assert_allclose(found.sum(), rewards.sum(), rtol=1e-4)
+
+
+def test_equal_seeds_are_judged_alike_and_random_play_is_its_own() -> None:
+    truth = TrueVectorEnv(1, world=world(), vae=codec(), starts=starts(), autoreset_mode="Disabled")
+    with one_thread():
+        a, b = (judge.true_returns(truth, judge.at_random, range(5), lambda: None) for _ in range(2))
+    assert np.array_equal(a, b)
+    assert len(set(a.tolist())) > 1
+
+
+def test_what_the_stage_refuses(tiny_pipeline: Path, run: Run, tmp_path: Path) -> None:
+    """In a line, before any training, and nothing is written."""
+    where = [f"--{name}={tiny_pipeline / path}" for name, path in
+             (("starts", "data/episodes.zarr"), ("vae", "models/vae"), ("world", "models/world"),
+              ("params", "params.yaml"))]  # fmt: skip
+    one_error(run(tmp_path, "policy", *where, *options()), r"has not learned rewards: .* train\.outcome_weight above 0")
+    one_error(run(tmp_path, "policy", *where, *options(horizon=13)), r"horizon = 13 frames must be a multiple of 4")
+    one_error(run(tmp_path, "policy", *where, *options(batch=3)), r"batch = 3 must divide dreams \* rollout_steps = 16")
+    one_error(
+        run(tmp_path, "policy", *where, *options(observations="pixels")), r"36 x 36 pixels at least, these have 32 x 32"
+    )
+    one_error(run(tmp_path, "policy", *where, "--world=nowhere"), r"nowhere is missing")
+    one_error(
+        run(tmp_path, "policy", *where, *options(batch=1)), r"policy.batch = 1 should be greater than or equal to 2"
+    )
+    assert not list(tmp_path.glob("models/*")) + list(tmp_path.glob("reports/*"))
+
+
+def test_the_example_is_a_project_of_its_own_and_names_its_code(tmp_path: Path) -> None:
+    from ruamel.yaml import YAML
+
+    shutil.copytree(
+        ROOT / "examples/policy",
+        tmp_path / "examples/policy",
+        ignore=shutil.ignore_patterns("tmp", "cache", "models", "reports"),
+    )
+    (stage,) = YAML(typ="safe").load(ROOT / "examples/policy/dvc.yaml")["stages"].values()
+    named = {(ROOT / "examples/policy" / dep).resolve() for dep in stage["deps"]}
+    assert all(dep.exists() for dep in named if dep.relative_to(ROOT).parts[0] in ("oniris_core", "stages"))
+    uncovered = {file for file in closure(ROOT / "stages/policy.py") if not named & {file, *file.parents}}
+    assert not uncovered
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], cwd=tmp_path / "examples/policy", check=True,
+        capture_output=True, text=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+    )  # fmt: skip
+    assert listed.stdout.split() == ["policy"]
