@@ -11,14 +11,15 @@ from oniris_core.common.errors import UserError
 from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Moment, Stepper
+from oniris_core.world.outcomes import Outcomes
 from tests.conftest import one_thread
-from tests.toys import C, Told, codec, starts, teach, world
+from tests.toys import C, codec, starts, teach, world
 
 
-def reward_of_ones(_: Stepper, moment: Moment) -> Told:
+def reward_of_ones(_: Stepper, moment: Moment) -> Outcomes:
     """The action 1 is rewarded in every frame; nothing ends."""
     ones = (moment.world.told[:, -1, 1 : 2 * C : 2] > 0).float()
-    return Told(ones, torch.zeros_like(ones))
+    return Outcomes(ones, torch.zeros_like(ones))
 
 
 @pytest.fixture

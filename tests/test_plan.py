@@ -13,9 +13,10 @@ from oniris_core.environment.plan import cross_entropy, dreamt_returns, plan
 from oniris_core.environment.spaces import space_of
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Moment, Stepper
+from oniris_core.world.outcomes import Outcomes
 from oniris_core.world.rollout_state import tensors
 from tests.conftest import one_thread
-from tests.toys import C, Told, codec, starts, teach, world
+from tests.toys import C, codec, starts, teach, world
 from tests.worlds import SPACES
 
 RIGHT = {"discrete": 5, "box": (0.5, -0.25, 0.75), "multi_discrete": (1, 3, 0), "multi_binary": (1, 0, 1)}
@@ -26,11 +27,11 @@ def stepper(monkeypatch: pytest.MonkeyPatch) -> Stepper:
     """A model that rewards the action 1, but ends the episode where it was taken twice running."""
     found = Stepper(world(), codec(), Sampler(steps=1))
 
-    def outcomes(_: Stepper, moment: Moment) -> Told:
+    def outcomes(_: Stepper, moment: Moment) -> Outcomes:
         # Features are one-hot of 2 choices times its root: of the c actions, each in two columns.
         ones = moment.world.told[:, :, 1 : 2 * C : 2] > 0
         twice = ones[:, -1] & ones[:, -2]
-        return Told(ones[:, -1].float(), twice.float())
+        return Outcomes(ones[:, -1].float(), twice.float())
 
     teach(monkeypatch, outcomes)
     return found
