@@ -14,6 +14,7 @@ Axes: B rollouts side by side, C channels, H, W; E features of the embedding; A 
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -192,13 +193,18 @@ class GenerationForm(nn.Module):
 
     def denoise(self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
         """D: the expected clean frame, given it noised at the noise levels sigma_B, above 0."""
-        return self._evaluate(state, ahead, x_BCHW, sigma_B)[0]
+        return self.evaluate(state, ahead, x_BCHW, sigma_B)[0]
 
     def enter(
         self, state: RolloutState, ahead: Ahead, told_BA: Tensor, x_BCHW: Tensor, sigma_B: Tensor
     ) -> RolloutState:
         """The state after a finished frame, declared to have noise level sigma_B, has joined the past."""
-        entering = self._evaluate(state, ahead, x_BCHW, sigma_B)[1]
+        return self.join(state, told_BA, x_BCHW, sigma_B, self.evaluate(state, ahead, x_BCHW, sigma_B)[1])
+
+    def join(
+        self, state: RolloutState, told_BA: Tensor, x_BCHW: Tensor, sigma_B: Tensor, entering: Sequence[Entering]
+    ) -> RolloutState:
+        """The state after a frame of which `evaluate` has said what the blocks remember; no weight is needed for that."""
         first = (state.position == 0)[:, None, None, None, None]
 
         def shifted(held: Tensor, new: Tensor) -> Tensor:
@@ -223,9 +229,10 @@ class GenerationForm(nn.Module):
             values=tuple(written(held, value) for held, (_, value) in zip(state.values, attention, strict=True)),
         )
 
-    def _evaluate(
+    def evaluate(
         self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor
     ) -> tuple[Tensor, list[Entering]]:
+        """`denoise`, and what each block would remember of the frame."""
         sigma, spread, from_center = sigma_B[:, None, None, None], ahead.spread, x_BCHW - ahead.center
         c_in = torch.rsqrt(sigma.square() + spread.square())
         share = spread * c_in  # the root of c_skip
