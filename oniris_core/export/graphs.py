@@ -76,12 +76,8 @@ class _Flat(nn.Module):
 
 
 @torch.no_grad()
-def graph(part: Part, half: bool) -> bytes:
+def graph(part: Part) -> bytes:
     """The ONNX file of a part; equal parts are equal bytes.
-
-    Args:
-        part: what to export.
-        half: store its larger weights in half precision; they are computed with in float32.
 
     Raises:
         UserError: something in it has no ONNX form, or it is too large for one file.
@@ -90,9 +86,10 @@ def graph(part: Part, half: bool) -> bytes:
     made = zip(part.results, part.function(*part.arguments.values()), strict=True)
     outputs = [pair for name, value in made for pair in named(value, name)]
     weights = sum(buffer.numel() * buffer.element_size() for buffer in part.module.state_dict().values())
-    if weights > LARGEST * (2 if half else 1):
-        raise UserError(f"{part.name}.onnx would have {weights / 1e9:.1f} GB, a file of this kind holds 2: lower train.channels"
-                        + ("" if half else ", or say --half"))  # fmt: skip
+    if weights > LARGEST:
+        raise UserError(
+            f"{part.name}.onnx would have {weights / 1e9:.1f} GB, a file of this kind holds 2: train.channels is too large"
+        )
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -103,7 +100,7 @@ def graph(part: Part, half: bool) -> bytes:
     except Exception as error:  # the exporter has many ways to say that it does not know an operator
         raise UserError(f"{part.name}.onnx cannot be made of this model: {str(error).splitlines()[0][:200]}") from error
     assert program is not None
-    return _lean(program.model_proto, half)
+    return _lean(program.model_proto)
 
 
 @contextlib.contextmanager
@@ -122,10 +119,26 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _lean(model: "onnx.ModelProto", half: bool) -> bytes:
-    """The model without inputs that nothing reads, and without the names, shapes and remarks that nothing needs."""
+def halved(file: bytes) -> bytes:
+    """An ONNX file that stores its larger weights in half precision; they are still computed with in float32."""
     import onnx
 
+    model = onnx.load_from_string(file)
+    widened = []
+    for weight in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype.name == "float32" and values.ndim > 1 and values.size >= _FEW:
+            narrow = f"{weight.name}h"
+            widened.append(onnx.helper.make_node("Cast", [narrow], [weight.name], to=onnx.TensorProto.FLOAT))
+            weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), narrow))
+    nodes = [*widened, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return _written(model)
+
+
+def _lean(model: "onnx.ModelProto") -> bytes:
+    """The model without inputs that nothing reads, and without the names, shapes and remarks that nothing needs."""
     graph = model.graph
     kept = {value.name for value in (*graph.input, *graph.output)}
     short = dict[str, str]()
@@ -144,19 +157,16 @@ def _lean(model: "onnx.ModelProto", half: bool) -> bytes:
         node.name, node.doc_string = "", ""
         del node.metadata_props[:]
         node.input[:], node.output[:] = [called(name) for name in node.input], [called(name) for name in node.output]
-    widened = []
     for weight in graph.initializer:
         weight.name, weight.doc_string = called(weight.name), ""
         del weight.metadata_props[:]
-        values = onnx.numpy_helper.to_array(weight)
-        if half and values.dtype.name == "float32" and values.ndim > 1 and values.size >= _FEW:
-            narrow = f"{weight.name}h"
-            widened.append(onnx.helper.make_node("Cast", [narrow], [weight.name], to=onnx.TensorProto.FLOAT))
-            weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), narrow))
-    nodes = [*widened, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
     graph.name, graph.doc_string, model.doc_string = "oniris", "", ""
     model.producer_name, model.producer_version = "oniris", ""
+    return _written(model)
+
+
+def _written(model: "onnx.ModelProto") -> bytes:
+    import onnx
+
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))

@@ -14,7 +14,7 @@ from oniris_core.export import driver
 from oniris_core.export.description import (
     FORMAT, Actions, Description, Identities, Latent, Remembered, Row, SamplerTable,
 )  # fmt: skip
-from oniris_core.export.graphs import graph, named
+from oniris_core.export.graphs import graph, halved, named
 from oniris_core.export.parts import Standardising, vae_parts, world_parts
 from oniris_core.export.schedule import evaluations
 from oniris_core.play.house import fitting
@@ -84,7 +84,8 @@ def write_export(
     with staged_folder(out, KIND) as folder:
         for part in parts:
             tell(part.name)
-            (folder / f"{part.name}.onnx").write_bytes(graph(part, half))
+            file = graph(part)
+            (folder / f"{part.name}.onnx").write_bytes(halved(file) if half else file)
         (folder / "model.json").write_text(to_json(about.model_dump(mode="json")))
         (folder / "model.schema.json").write_text(to_json(Description.model_json_schema()))
         write_starts(folder / "starts.npz", starts)

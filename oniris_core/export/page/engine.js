@@ -37,13 +37,11 @@ export class Engine {
         if (data.error) failed(new Error(data.error));
         else done(data);
       };
-      const about = { url: runtime, wasm, graphs, about: page.about, start: starts[0], gpu: page.gpu, period: this.period };
+      const about = { runtime, wasm, graphs, about: page.about, start: starts[0], gpu: page.gpu, period: this.period };
       const found = await this.#ask("open", about, [wasm.buffer]);
       this.qualities = found.qualities;
       this.value = page.hello.rest;
-      const { milliseconds } = found.qualities[found.quality];
-      const where = found.provider === "webgpu" ? "on the graphics card (WebGPU)" : "in this browser (WebAssembly)";
-      const runs = `Computed ${where}: ${milliseconds.toFixed(0)} of ${this.period.toFixed(0)} ms a latent frame.`;
+      const runs = `Computed by ${found.provider === "webgpu" ? "WebGPU" : "WebAssembly"}.`;
       this.on.hello({ ...page.hello, qualities: found.qualities, quality: found.quality, runs });
       await this.#live();
     } catch (error) {

@@ -25,8 +25,6 @@ async function part(name) {
   }
 }
 
-const script = (bytes) => URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
-
 // Everything that is needed to dream. Throws an Error that says what is wrong with the browser or the file.
 export async function opened() {
   if (!globalThis.WebAssembly?.validate(new Uint8Array(SIMD)) || !globalThis.DecompressionStream)
@@ -41,5 +39,5 @@ export async function opened() {
     return { actions, tolds, latents };
   });
   const [runtime, wasm, worker] = await Promise.all(["runtime.mjs", "runtime.wasm", "worker.js"].map(part));
-  return { page, graphs, starts, wasm, runtime: script(runtime), worker: script(worker) };
+  return { page, graphs, starts, wasm, runtime, worker: URL.createObjectURL(new Blob([worker], { type: "text/javascript" })) };
 }

@@ -9,8 +9,9 @@ let model = null, dream = null;
 
 const does = {
   // The runtime, its WebAssembly and the graphs; then the faster of the providers, by measurement.
-  async open({ url, wasm, graphs, about, start, gpu, period }) {
-    const ort = await import(url);
+  async open({ runtime, wasm, graphs, about, start, gpu, period }) {
+    // Of a page from the disk the worker may import only what it has made itself.
+    const ort = await import(URL.createObjectURL(new Blob([runtime], { type: "text/javascript" })));
     ort.env.wasm.wasmBinary = wasm;
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.proxy = false;
