@@ -25,9 +25,12 @@ def app(
         "models/export"
     ),
     half: Annotated[bool, typer.Option("--half", help="store weights in half precision: half the size")] = False,
-    html: Annotated[Path | None, typer.Option(help="a page to make too, one file that dreams without a network")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="a page to make too, one file that dreams without a network")
+    ] = None,
     runtime: Annotated[
-        Path | None, typer.Option(help="onnxruntime-web for the page, as npm packs or unpacks it (none: npm fetches it)")
+        Path | None,
+        typer.Option(help="onnxruntime-web for the page, as npm packs or unpacks it (none: npm fetches it)"),
     ] = None,
 ) -> None:
     """Write a world model as ONNX graphs that need only onnxruntime, and as a page that needs only a browser.

@@ -124,7 +124,7 @@ def tiny_pipeline(tiny_params: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def small_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small VAE, world model and starts, and in `out` what the stage `export` makes of them. Look, do not touch."""
+    """A folder with a small VAE, world model and starts, and in `out` their export. Look, do not touch."""
     from tests.exports import TWO_LEVELS, save_small
 
     folder = tmp_path_factory.mktemp("export")

@@ -348,5 +348,7 @@ def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: R
 
 def test_every_stage_is_listed() -> None:
     assert (
-        set(STAGES) | {"preset", "play", "export"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")} - {"cli"}
+        set(STAGES) | {"preset", "play", "export"}
+        == set(APPS)
+        == {p.stem for p in project_files("stages/[a-z]*.py")} - {"cli"}
     )

@@ -209,7 +209,9 @@ def test_bad_input(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_missing_package_is_named(small_export: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    small_export: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(small_export / "params.yaml", tmp_path)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     one_error(run(tmp_path, "export"), r"needs the package onnxscript: pip install '\.\[export\]'")
@@ -220,7 +222,7 @@ def package(path: Path, name: str = "onnxruntime-web") -> Path:
     folder = path.with_suffix("") / "package"
     (folder / "dist").mkdir(parents=True)
     (folder / "package.json").write_text(json.dumps({"name": name, "version": "1.2.3"}))
-    for files in runtime._FILES.values():
+    for files in (runtime._PLAIN, runtime._GPU):
         for file in files:
             (folder / "dist" / file).write_text(f"export default 1;\n//# sourceMappingURL={file}.map\n")
     with tarfile.open(path, "w:gz") as archive:
@@ -244,7 +246,8 @@ def test_npm_is_asked_for_the_pinned_version_and_its_checksum_is_compared(
     packed = package(tmp_path / "a.tgz")
     npm = tmp_path / "bin/npm"
     npm.parent.mkdir()
-    npm.write_text(f'#!/bin/sh\n[ "$2" = onnxruntime-web@{runtime.VERSION} ] || exit 1\ncp {packed} "$5/onnxruntime-web-{runtime.VERSION}.tgz"\n')
+    name = f"onnxruntime-web-{runtime.VERSION}.tgz"
+    npm.write_text(f'#!/bin/sh\n[ "$2" = onnxruntime-web@{runtime.VERSION} ] || exit 1\ncp {packed} "$5/{name}"\n')
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
     with pytest.raises(OnirisError, match="SHA-512 is another"):

@@ -174,8 +174,9 @@ def said(browser: Any, file: Path, script: str = "") -> str:
         if script:
             page.add_init_script(script)
         page.goto(file.as_uri())
-        page.wait_for_function("!document.querySelector('#message').hidden && "
-                               "(!window.oniris || document.querySelector('#message').textContent.includes('cannot'))")  # fmt: skip
+        page.wait_for_function(
+            "!window.oniris || document.querySelector('#message').textContent.includes('cannot dream')"
+        )
         return str(page.inner_text("#message"))
 
 
@@ -189,7 +190,9 @@ def test_damage_and_old_browsers_are_told(browser: Any, html: Path, tmp_path: Pa
     assert "this file is damaged" in said(browser, damaged)
     assert "decode.onnx" in said(browser, damaged)
     # Without the checksum's function, as on a page from a plain http address, there is gzip's own.
-    assert "this file is damaged" in said(browser, damaged, "Object.defineProperty(crypto, 'subtle', { value: undefined })")
+    assert "this file is damaged" in said(
+        browser, damaged, "Object.defineProperty(crypto, 'subtle', { value: undefined })"
+    )
     damaged.write_text(text.replace("const SPEEDS", "const SPEEDZ"))
     assert "the file is damaged or the browser too old" in said(browser, damaged)
     damaged.write_text(text[: len(text) // 2])

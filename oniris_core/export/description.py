@@ -79,7 +79,7 @@ class Description(_Part):
     actions: Actions
     context_sigma: float = Field(gt=0, description="noise level that frames of the past are declared to have")
     context_latents: int = Field(ge=1, description="latent frames, after the first one, that a dream is to start from")
-    samplers: tuple[SamplerTable, ...] = Field(min_length=1, description="the last is the model's own, others are faster")
+    samplers: tuple[SamplerTable, ...] = Field(min_length=1, description="the last is the model's own")
     encoder: tuple[Remembered, ...] = Field(description="state of `encode`")
     decoder: tuple[Remembered, ...] = Field(description="state of `decode`")
     identities: Identities

@@ -23,7 +23,9 @@ class Dream:
         self.about = json.loads((folder / "model.json").read_text())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the parts are too small for more
-        self.parts = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options) for name in self.about["parts"]}
+        self.parts = {
+            name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options) for name in self.about["parts"]
+        }
         samplers = self.about["samplers"]
         self.rows = next(one["rows"] for one in samplers[::-1] if steps in (None, one["steps"]))
         self.group: int = self.about["group"]
@@ -57,11 +59,12 @@ class Dream:
         known = self._run("begin", self.state, told=told)
         position = self.state["state.position"]
         drawn = [noise(s, int(p), int(np.prod(shape))) for s, p in zip(seeds, position, strict=True)]
-        x, before = known["ahead.center"] + self.rows[0]["sigma"] * np.stack(drawn).reshape(B, *shape), 0.0
+        x = known["ahead.center"] + self.rows[0]["sigma"] * np.stack(drawn).reshape(B, *shape)
+        before = np.zeros_like(x)
         for row in self.rows:
-            x = x.astype(np.float32)
-            told_x = self._run("evaluate", self.state, known, x=x, sigma=self._sigma(B, row["sigma"]), only=["denoised"])
-            denoised = told_x["denoised"].astype(np.float64)
+            x, sigma = x.astype(np.float32), self._sigma(B, row["sigma"])
+            said = self._run("evaluate", self.state, known, x=x, sigma=sigma, only=["denoised"])
+            denoised = said["denoised"].astype(np.float64)
             x, before = row["a"] * x + row["b"] * denoised + row["c"] * before, denoised
         x = x.astype(np.float32)
         self._enter(x, told, known)
@@ -76,8 +79,8 @@ class Dream:
         if space["kind"] == "multi_binary":
             return (2 * actions - 1).astype(np.float32)
         choices = (actions[..., None] if space["kind"] == "discrete" else actions) - np.array(space["start"])
-        sizes = space["sizes"]
-        return np.concatenate([np.eye(n, dtype=np.float32)[choices[..., i]] * n**0.5 for i, n in enumerate(sizes)], axis=-1)
+        one_hot = [np.eye(n, dtype=np.float32)[choices[..., i]] * n**0.5 for i, n in enumerate(space["sizes"])]
+        return np.concatenate(one_hot, axis=-1)
 
     def _enter(self, x: np.ndarray, told: np.ndarray, known: Tensors | None = None) -> None:
         sigma = self._sigma(len(x))
@@ -132,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100, help="to dream")
     parser.add_argument("--start", type=int, default=0, help="which start of starts.npz")
-    parser.add_argument("--action", type=json.loads, help="a number, or a list: held all the time (none: the start's last one)")
+    parser.add_argument("--action", type=json.loads, help="a number, or a list: held (none: the start's last one)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--steps", type=int, help="of the sampler: fewer are faster")
     parser.add_argument("--out", type=Path, default=Path("dream.npz"), help="frames uint8 [T, H, W, 3]")

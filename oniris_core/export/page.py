@@ -57,7 +57,9 @@ def write_page(out: Path, folder: Path, about: Description, codec: Codec, world:
     held = {
         "hello": {**hello, "why": "there is no simulator in this file"},
         "about": about.model_dump(mode="json"), "gpu": needs_gpu,
-        "starts": [{"tolds": told, "actions": start.actions.tolist()} for start, told in zip(starts.starts, tolds, strict=True)],
+        "starts": [
+            {"tolds": told, "actions": start.actions.tolist()} for start, told in zip(starts.starts, tolds, strict=True)
+        ],
     }  # fmt: skip
     parts = {f"{name}.onnx": (folder / f"{name}.onnx").read_bytes() for name in about.parts if name != "encode"}
     out_bytes = _page(parts, held, latents.astype("<f4").tobytes(), engine, runtime.version)
@@ -103,8 +105,8 @@ def _page(parts: dict[str, bytes], held: dict[str, Any], latents: bytes, engine:
     }  # fmt: skip
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}' blob: 'wasm-unsafe-eval'; worker-src blob:; style-src 'unsafe-inline'; "
-        "img-src data: blob:; media-src blob:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src 'sha256-{digest}' blob: 'wasm-unsafe-eval'; worker-src blob:; "
+        "style-src 'unsafe-inline'; img-src data: blob:; media-src blob:; base-uri 'none'; form-action 'none'"
     )
     style = (PLAYS / "play.css").read_text() + (HERE / "offline.css").read_text()
     licence = (HERE / "onnxruntime-licence.txt").read_text()

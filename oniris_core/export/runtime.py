@@ -18,8 +18,8 @@ PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """Of the file that npm serves, in base64, as the registry gives it (`dist.integrity`)."""
 
-_FILES = {False: ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
-          True: ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm")}  # fmt: skip
+_PLAIN = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+_GPU = ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _runtime(read: Callable[[str], bytes], path: Path) -> Runtime:
         about = json.loads(read("package.json"))
         if about["name"] != PACKAGE:
             raise UserError(f"--runtime {path} is the package {about['name']}, the page needs {PACKAGE}")
-        plain, gpu = (Engine(_alone(read(f"dist/{_FILES[which][0]}")), read(f"dist/{_FILES[which][1]}")) for which in (False, True))
+        plain, gpu = (Engine(_alone(read(f"dist/{module}")), read(f"dist/{wasm}")) for module, wasm in (_PLAIN, _GPU))
         return Runtime(str(about["version"]), plain, gpu)
     except (KeyError, OSError, ValueError) as error:
         if isinstance(error, UserError):

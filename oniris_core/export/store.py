@@ -10,9 +10,15 @@ from torch import Tensor
 
 from oniris_core.common.errors import UserError
 from oniris_core.common.files import staged_folder, to_json
-from oniris_core.export import driver
 from oniris_core.export.description import (
-    FORMAT, Actions, Description, Identities, Latent, Remembered, Row, SamplerTable,
+    FORMAT,
+    Actions,
+    Description,
+    Identities,
+    Latent,
+    Remembered,
+    Row,
+    SamplerTable,
 )  # fmt: skip
 from oniris_core.export.graphs import graph, halved, named
 from oniris_core.export.parts import Standardising, vae_parts, world_parts
@@ -24,8 +30,6 @@ from oniris_core.vae.codec import Codec
 from oniris_core.world.store import World
 
 KIND = "export"
-FILES = ("driver.py", "model.json", "model.schema.json", "starts.npz")
-"""Beside the graphs."""
 
 
 def write_export(
@@ -89,7 +93,7 @@ def write_export(
         (folder / "model.json").write_text(to_json(about.model_dump(mode="json")))
         (folder / "model.schema.json").write_text(to_json(Description.model_json_schema()))
         write_starts(folder / "starts.npz", starts)
-        shutil.copyfile(driver.__file__, folder / "driver.py")
+        shutil.copyfile(Path(__file__).with_name("driver.py"), folder / "driver.py")
     return about
 
 
@@ -111,6 +115,7 @@ def long_enough(starts: Starts, group: int, latents: int, name: str) -> Starts:
 def _remembered(state: Any, name: str) -> tuple[Remembered, ...]:
     def one(name: str, tensor: Tensor) -> Remembered:
         assert not tensor.any(), f"{name} does not begin as zeros"
-        return Remembered(name=name, type=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape[1:]))  # type: ignore[arg-type]
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return Remembered.model_validate({"name": name, "type": kind, "shape": tuple(tensor.shape[1:])})
 
     return tuple(one(*pair) for pair in named(state, name))

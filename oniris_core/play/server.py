@@ -268,7 +268,9 @@ class Server:
 
     def _hello(self) -> dict[str, object]:
         house = self._house
-        about = greeting(house.starts, house.group, house.spec, house.controls, house.rest, house.params.context_latents)
+        about = greeting(
+            house.starts, house.group, house.spec, house.controls, house.rest, house.params.context_latents
+        )
         return {
             **about, "qualities": {k: vars(q) for k, q in house.qualities.items()}, "quality": house.chosen,
             "players": house.params.players, "why": house.no_truth or "",
