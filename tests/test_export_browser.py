@@ -1,5 +1,6 @@
 """The exported page in a real browser, opened from the disk: it dreams torch's frames, obeys keys and asks for nothing."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,9 +175,10 @@ def said(browser: Any, file: Path, script: str = "") -> str:
         if script:
             page.add_init_script(script)
         page.goto(file.as_uri())
-        page.wait_for_function(
-            "!window.oniris || document.querySelector('#message').textContent.includes('cannot dream')"
-        )
+        deadline = time.monotonic() + 60
+        while not page.evaluate("!window.oniris || document.querySelector('#message').textContent.includes('cannot')"):
+            assert time.monotonic() < deadline, "it says nothing"
+            time.sleep(0.05)
         return str(page.inner_text("#message"))
 
 

@@ -19,7 +19,7 @@ SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRM
 """Of the file that npm serves, in base64, as the registry gives it (`dist.integrity`)."""
 
 _PLAIN = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
-_GPU = ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
+_GPU = ("ort.bundle.min.mjs", "ort-wasm-simd-threaded.jsep.wasm")
 
 
 @dataclass(frozen=True)
