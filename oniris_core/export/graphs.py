@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OPSET = 20
 LARGEST = 2**31 - 2**20
 """Bytes of an ONNX file: what holds it has lengths of 31 bits."""
+_MOST_PARTS = 7
 _FEW = 256  # numbers of a weight that stay as they are at half precision
 
 
@@ -160,9 +161,36 @@ def _lean(model: "onnx.ModelProto") -> bytes:
     for weight in graph.initializer:
         weight.name, weight.doc_string = called(weight.name), ""
         del weight.metadata_props[:]
+    _narrow_splits(graph)
     graph.name, graph.doc_string, model.doc_string = "oniris", "", ""
     model.producer_name, model.producer_version = "oniris", ""
     return _written(model)
+
+
+def _narrow_splits(graph: "onnx.GraphProto") -> None:
+    """Splits into many parts as a slice each: WebGPU has room for eight buffers at a time."""
+    import numpy as np
+    import onnx
+
+    sizes = {weight.name: weight for weight in graph.initializer}
+    nodes, places = list(graph.node), dict[int, str]()
+
+    def place(value: int) -> str:
+        if value not in places:
+            places[value] = f"at{value}"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array([value], np.int64), places[value]))
+        return places[value]
+
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != "Split" or len(node.output) <= _MOST_PARTS or len(node.input) < 2 or node.input[1] not in sizes:
+            graph.node.append(node)
+            continue
+        axis, first = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0), 0
+        for name, size in zip(node.output, onnx.numpy_helper.to_array(sizes[node.input[1]]).tolist(), strict=True):
+            ends = [node.input[0], place(first), place(first + size), place(axis)]
+            graph.node.append(onnx.helper.make_node("Slice", ends, [name]))
+            first += size
 
 
 def _written(model: "onnx.ModelProto") -> bytes:

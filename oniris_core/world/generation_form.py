@@ -168,7 +168,7 @@ class GenerationForm(nn.Module):
         """All that is known of the next frame before it is looked at; `told_BA` from `tell`: the actions that lead to it."""
         has_past = (state.position > 0).to(told_BA.dtype)[:, None]
         seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
-        told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
+        told = torch.stack([told_BA, *state.told.unbind(1)[::-1]], dim=1)  # not flipped: some runtimes get that wrong
         forecast = self.forecaster(seen[:, None], told[:, None], state.clean_sigma[:, None])
         center, spread = forecast.mean[:, 0], forecast.spread[:, 0]
         fixed = torch.cat([center, (spread / self.config.change_std).log()], dim=1)
