@@ -1,6 +1,7 @@
 # make repro   set up, then run the whole pipeline: videos in renders/
 # make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
 # make play    set up, then serve the weights in demo/ as a page to play, beside the true simulator
+# make page    set up, then write the weights in demo/ as one page that dreams without a network: demo/out/play.html
 # make test    set up, then run the tests
 # make quick   set up, then those tests that are quick: at most three minutes on two cores
 # make lint    formatting, lint, types and import floors
@@ -21,7 +22,7 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: repro demo play test lint dag setup clean git
+.PHONY: repro demo play page test lint dag setup clean git
 
 repro: git
 	$(BIN)/dvc repro
@@ -41,6 +42,12 @@ demo: $(READY)
 
 play: $(READY)
 	@$(BIN)/python -m stages.play $(DEMO) --vae demo/vae --world demo/world --starts demo/starts.npz $(ARGS)
+
+# npm fetches onnxruntime-web; without npm: make page ARGS="--runtime onnxruntime-web-1.30.0.tgz".
+page: $(READY)
+	rm -rf $(DEMO_OUT)/export $(DEMO_OUT)/play.html
+	$(BIN)/python -m stages.export $(DEMO) --vae demo/vae --world demo/world --starts demo/starts.npz --half \
+		--out $(DEMO_OUT)/export --html $(DEMO_OUT)/play.html $(ARGS)
 
 # Two processes with a thread each: networks as small as those of the tests gain nothing from a second thread.
 test: $(READY)

@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 from oniris_core.config.reader import build
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.training.world.params import TrainParams
-from stages import collect, encode, play, policy, preset, render, train, train_vae
+from stages import collect, encode, export, play, policy, preset, render, train, train_vae
 from tests.project import ROOT, defaults, forget_the_users_variables, write_defaults
 
 APPS = {"collect": collect.app, "train_vae": train_vae.app, "encode": encode.app, "train": train.app, "render": render.app,
-        "play": play.app, "policy": policy.app, "preset": preset.app}  # fmt: skip
+        "play": play.app, "policy": policy.app, "export": export.app, "preset": preset.app}  # fmt: skip
 
 Run = Callable[..., Result]
 
@@ -119,6 +119,21 @@ def tiny_pipeline(tiny_params: Path, tmp_path_factory: pytest.TempPathFactory) -
         for name in ("collect", "train_vae", "encode", "train", "render"):
             result = run_stage(folder, name)
             assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small VAE, world model and starts, and in `out` their export. Look, do not touch."""
+    from tests.exports import TWO_LEVELS, save_small
+
+    folder = tmp_path_factory.mktemp("export")
+    save_small(folder, TWO_LEVELS, (1, 2, 4))
+    write_defaults(folder)
+    options = ("--ema-width", "0.1", "--vae", "vae", "--world", "world", "--starts", "starts.npz", "--out", "out")
+    with threads(1):
+        result = run_stage(folder, "export", *options)
+    assert result.exit_code == 0, result.output
     return folder
 
 

@@ -35,7 +35,7 @@ def test_help_shows_every_parameter_with_its_value(stage: str, params_only: Path
     assert "params.yaml:" in result.output
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "play", "policy"])
+@pytest.mark.parametrize("stage", [*STAGES, "play", "policy", "export"])
 def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -> None:
     code = (f"import sys; from stages.{stage} import app\n"
             "for arguments in sys.argv[1:]:\n  try: app(arguments.split())\n"
@@ -348,5 +348,7 @@ def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: R
 
 def test_every_stage_is_listed() -> None:
     assert (
-        set(STAGES) | {"preset", "play", "policy"} == set(APPS) == {p.stem for p in project_files("stages/[a-z]*.py")}
+        set(STAGES) | {"preset", "play", "policy", "export"}
+        == set(APPS)
+        == {p.stem for p in project_files("stages/[a-z]*.py")}
     )

@@ -15,6 +15,7 @@ Axes: B rollouts side by side, C channels, H, W; E features of the embedding; A 
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -172,7 +173,7 @@ class GenerationForm(nn.Module):
         """All that is known of the next frame before it is looked at; `told_BA` from `tell`: the actions that lead to it."""
         has_past = (state.position > 0).to(told_BA.dtype)[:, None]
         seen = torch.stack([state.clean[:, -age] for age in self.config.forecast_ages], dim=1)
-        told = torch.cat([told_BA[:, None], state.told.flip(1)], dim=1)
+        told = torch.stack([told_BA, *state.told.unbind(1)[::-1]], dim=1)  # not flipped: some runtimes get that wrong
         forecast = self.forecaster(seen[:, None], told[:, None], state.clean_sigma[:, None])
         center, spread = forecast.mean[:, 0], forecast.spread[:, 0]
         fixed = torch.cat([center, (spread / self.config.change_std).log()], dim=1)
@@ -197,13 +198,18 @@ class GenerationForm(nn.Module):
 
     def denoise(self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
         """D: the expected clean frame, given it noised at the noise levels sigma_B, above 0."""
-        return self._evaluate(state, ahead, x_BCHW, sigma_B)[0]
+        return self.evaluate(state, ahead, x_BCHW, sigma_B)[0]
 
     def enter(
         self, state: RolloutState, ahead: Ahead, told_BA: Tensor, x_BCHW: Tensor, sigma_B: Tensor
     ) -> RolloutState:
         """The state after a finished frame, declared to have noise level sigma_B, has joined the past."""
-        entering = self._evaluate(state, ahead, x_BCHW, sigma_B)[1]
+        return self.join(state, told_BA, x_BCHW, sigma_B, self.evaluate(state, ahead, x_BCHW, sigma_B)[1])
+
+    def join(
+        self, state: RolloutState, told_BA: Tensor, x_BCHW: Tensor, sigma_B: Tensor, entering: Sequence[Entering]
+    ) -> RolloutState:
+        """The state after a frame of which `evaluate` has said what the blocks remember; no weight is needed for that."""
         first = (state.position == 0)[:, None, None, None, None]
 
         def shifted(held: Tensor, new: Tensor) -> Tensor:
@@ -232,9 +238,10 @@ class GenerationForm(nn.Module):
         """What the newest frame of each rollout earned, and whether its episode has ended; None where that was not learned."""
         return None if self.heads is None else self.heads.after(state.clean, state.told, state.clean_sigma)
 
-    def _evaluate(
+    def evaluate(
         self, state: RolloutState, ahead: Ahead, x_BCHW: Tensor, sigma_B: Tensor
     ) -> tuple[Tensor, list[Entering]]:
+        """`denoise`, and what each block would remember of the frame."""
         sigma, spread, from_center = sigma_B[:, None, None, None], ahead.spread, x_BCHW - ahead.center
         c_in = torch.rsqrt(sigma.square() + spread.square())
         share = spread * c_in  # the root of c_skip

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from oniris_core.common.errors import UserError
+from oniris_core.play.greeting import greeting
 from oniris_core.play.house import House
 from oniris_core.play.player import Player
 from oniris_core.play.web.connection import Allowance, Connection
@@ -267,15 +268,10 @@ class Server:
 
     def _hello(self) -> dict[str, object]:
         house = self._house
-        height, width = house.starts.frame_size
-        # Steps of an environment, where the frames come from one.
-        skip = (
-            (house.starts.record.get("params") or {}).get("frame_skip") if house.starts.record.get("env_id") else None
+        about = greeting(
+            house.starts, house.group, house.spec, house.controls, house.rest, house.params.context_latents
         )
         return {
-            "t": "hello", "env": house.starts.record.get("env_id"), "height": height, "width": width, "group": house.group,
-            "rate": house.starts.frame_rate, "skip": skip, "controls": house.controls, "rest": house.rest,
-            "spec": house.spec.kind, "qualities": {k: vars(q) for k, q in house.qualities.items()}, "quality": house.chosen,
-            "context": house.params.context_latents, "players": house.params.players, "why": house.no_truth or "",
-            "starts": [{"episode": s.episode, "latents": s.latents(house.group)} for s in house.starts.starts],
+            **about, "qualities": {k: vars(q) for k, q in house.qualities.items()}, "quality": house.chosen,
+            "players": house.params.players, "why": house.no_truth or "",
         }  # fmt: skip

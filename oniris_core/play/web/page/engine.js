@@ -1,12 +1,12 @@
-// Where frames come from: here a server, over a websocket. The page knows only these methods and events; another engine
-// (one that dreams in the page itself) has the same.
+// Where frames come from: here a server, over a websocket. The page knows only these methods and events; the engine that
+// dreams in the page itself (export/page/engine.js) has the same.
 //
 // Events: hello, state, frames, look, truth, no_truth, saved, full, lost(text), closed(text, canReturn).
 // `frames`, `look` and `truth` come as (header, [Uint8Array of RGB frames, one behind the other]).
 
 const AGAIN_MS = [300, 600, 1200, 2500, 5000];
 
-export class SocketEngine {
+export class Engine {
   constructor(on) {
     this.on = on;
     this.tries = 0;

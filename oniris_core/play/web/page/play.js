@@ -1,7 +1,7 @@
 // The page: what shows and what is pressed. Where frames come from is engine.js.
 
 import { Controls } from "./controls.js";
-import { SocketEngine } from "./engine.js";
+import { Engine } from "./engine.js";
 import { Film, curve, paint } from "./film.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@ const page = {
 };
 window.oniris = page; // for tests, and for the curious
 
-const engine = new SocketEngine({
+const engine = new Engine({
   hello(hello) {
     const knew = page.hello !== null;
     page.hello = hello;
@@ -109,8 +109,8 @@ function build(hello) {
     button.onclick = () => engine.quality(button.dataset.quality);
   }
   const seconds = hello.group / hello.rate, steps = hello.skip ? ` = ${hello.group * hello.skip} steps of the environment` : "";
-  $("lasts").textContent = `An action lasts ${hello.group} frames${steps} (${seconds.toFixed(2)} s).`;
-  $("keys-table").innerHTML = KEYS.map(([key, what]) => `<tr><td><kbd>${key}</kbd></td><td>${what}</td></tr>`).join("");
+  $("lasts").textContent = `An action lasts ${hello.group} frames${steps} (${seconds.toFixed(2)} s). ${hello.runs ?? ""}`;
+  $("keys-table").innerHTML = KEYS.filter(([key]) => key !== "T" || !hello.why).map(([key, what]) => `<tr><td><kbd>${key}</kbd></td><td>${what}</td></tr>`).join("");
   if (hello.why) noTruth(hello.why);
 }
 
@@ -243,6 +243,7 @@ function recorded(saved) {
       return [link, document.createTextNode("  ")];
     }));
   $("saved-command").textContent = Object.values(saved.commands).join("\n");
+  $("trained").hidden = $("saved-command").hidden = !$("saved-command").textContent;
   $("saved").showModal();
   $("video").play().catch(() => {});
 }
