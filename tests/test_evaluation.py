@@ -34,7 +34,7 @@ from tests.test_data import PARAMS
 @pytest.fixture(scope="module")
 def flight() -> tuple[np.ndarray, np.ndarray]:
     """Frames and states of one LunarLander episode at 64 x 64."""
-    params = PARAMS.model_copy(update={"height": 64, "width": 64, "max_frames": 45})
+    params = PARAMS.model_copy(update={"size": (64, 64), "max_frames": 45})
     env = make_env(PARAMS.env_id, {}, False)
     episode = next(e for e in (play_episode(env, params, seed=0, index=i) for i in range(99)) if len(e.frames) == 45)
     return episode.frames, episode.states
