@@ -143,8 +143,8 @@ def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(pipeline: Path
 
 
 @pytest.mark.pipeline
-def test_torchrun_as_the_readme_says(pipeline: Path) -> None:
-    (command,) = re.findall(r"^    (torchrun .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_torchrun_as_the_document_says(pipeline: Path) -> None:
+    (command,) = re.findall(r"^    (torchrun .*)$", (ROOT / "docs/training.md").read_text(), re.MULTILINE)
     command = command.replace("torchrun", f"{sys.executable} -m torch.distributed.run")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(

@@ -72,7 +72,7 @@ def test_half_as_much_is_foreseen_in_half_precision(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("stage", "options", "parts"),
     [
-        ("collect", ("--size", "100000,100000"), ("collect.height x width = 100000 x 100000", "frames of up to")),
+        ("collect", ("--size", "100000,100000"), ("collect.size = [100000, 100000]", "frames of up to")),
         ("collect", ("--threads", 1000000), ("common.threads = 1000000", "1024")),
         ("train_vae", ("--batch", 10000000), ("train_vae.batch = 10000000", "lower batch to at most")),
         ("train", ("--batch", 10000000), ("train.batch = 10000000", "lower batch to at most")),
