@@ -68,7 +68,7 @@ def parts(params: CollectParams) -> dict[str, float]:
         for index in range(params.episodes):
             with timed("make and reset"):
                 env = make_env(
-                    params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code
+                    params.env_id, params.env_kwargs, params.import_code, params.wrapper_calls, params.import_code
                 )
             for part, name in (("make and reset", "reset"), ("step", "step")):
                 setattr(env, name, timing(part, getattr(env, name)))
@@ -103,7 +103,7 @@ def main(
     changes: dict[str, Any] = {"episodes": episodes}
     changes |= {"env_id": env_id} if env_id else {}
     changes |= {"max_frames": max_frames} if max_frames else {}
-    changes |= {"height": size, "width": size} if size else {}
+    changes |= {"size": [size, size]} if size else {}
     params = load_section(CollectParams, "collect", read_yaml(parameters), parameters, changes)
     counts = [int(count) for count in processes.split(",")]
     seconds: dict[int, list[float]] = {count: [] for count in counts}

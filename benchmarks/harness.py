@@ -50,7 +50,7 @@ def make_denoiser(params: Path, channels: int, size: int, device: torch.device) 
     """The untrained denoiser of a parameter file; what it costs does not depend on its weights."""
     p = load_section(TrainParams, "train", read_yaml(params), params, {})
     unet = UNetConfig(
-        p.channels, p.channel_mult, p.blocks, p.video_attention, p.frame_attention, p.head_channels, p.window
+        p.channels[0], p.channel_mult, p.blocks, p.video_attention, p.frame_attention, p.head_channels, p.window
     )  # fmt: skip
     unet.check_latent_size(size, size)
     torch.manual_seed(0)

@@ -43,7 +43,7 @@ class Pipeline:
         self.project, self.ranks, self.counts, self.log = Project(folder), ranks, counts, folder.with_suffix(".log")
         yaml, file = YAML(), folder / "params.yaml"
         params = yaml.load(file)
-        params["train"]["processes"], params["common"]["threads"] = ranks, 1
+        params["fit"]["processes"], params["common"]["threads"] = ranks, 1
         yaml.dump(params, file)
 
     def start(self) -> psutil.Popen:

@@ -46,8 +46,9 @@ def measure(
     from oniris_core.config.reader import build, read_yaml
 
     root = Path(__file__).parent.parent
+    own, of_preset = read_yaml(root / "params.yaml"), read_yaml(root / f"presets/{preset}.yaml")
     values = {
-        **read_yaml(root / "params.yaml")[section], **read_yaml(root / f"presets/{preset}.yaml")[section], "compile": False,
+        **own["fit"], **own[section], **of_preset["fit"], **of_preset[section], "compile": False,
         **({"adversarial_weight": 0.0} if section == "train_vae" else {}), **changes,
     }  # fmt: skip
     torch.set_num_threads(1)
@@ -82,7 +83,7 @@ def measure(
 
         p = build(TrainParams, section, values, "benchmark")
         unet = UNetConfig(
-            p.channels, p.channel_mult, p.blocks, p.video_attention, p.frame_attention, p.head_channels, p.window
+            p.channels[0], p.channel_mult, p.blocks, p.video_attention, p.frame_attention, p.head_channels, p.window
         )  # fmt: skip
         denoiser = Denoiser(DenoiserConfig(unet, *size, 16, 0.35, p.forecast_channels, p.forecast_ages))
         force_normalize_(denoiser)

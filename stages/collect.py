@@ -11,6 +11,9 @@ from oniris_core.common.artefacts.remote import Location
 from oniris_core.config.cli import Settings, place, say, stage
 from oniris_core.data.playing.params import CollectParams
 
+SHORT_FRAMES = 48
+"""A note says how many episodes have fewer frames: the default's longest clip of 12 latent frames is as long."""
+
 
 @stage("collect", CollectParams)
 def app(
@@ -48,7 +51,7 @@ def app(
     from oniris_core.data.rows.actions import action_spec
 
     params, seed = settings.own, settings.common.seed
-    env = make_env(params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code)
+    env = make_env(params.env_id, params.env_kwargs, params.import_code, params.wrapper_calls, params.import_code)
     refuse_unwritable_at(out)
     at_once = min(params.workers or os.cpu_count() or 1, params.episodes)
     if not params.dask_address:  # the memory there is not ours to know
@@ -57,11 +60,11 @@ def app(
     if params.heuristic_share and heuristic is None:
         say(f"note: there is no heuristic for {params.env_id}; its share of episodes is played at random")
     if heuristic and (
-        0 < heuristic.most_frames < params.frames_per_action or heuristic.most_noise < params.heuristic_noise
+        0 < heuristic.most_frames < params.frames_per_action[1] or heuristic.most_noise < params.random_actions
     ):
         say(f"note: the heuristic of {params.env_id} would fail with what is set: it holds an action for at most "
-            f"{heuristic.most_frames or params.frames_per_action} frames and is mixed with at most "
-            f"{min(heuristic.most_noise, params.heuristic_noise):.0%} of random actions")  # fmt: skip
+            f"{heuristic.most_frames or params.frames_per_action[1]} frames and is mixed with at most "
+            f"{min(heuristic.most_noise, params.random_actions):.0%} of random actions")  # fmt: skip
     # What does not change the result stays out of the artefact and out of the fingerprint.
     record = {"seed": seed, **params.as_record()}
     code = imported_code(params.env_id, params.wrapper_calls)
@@ -116,10 +119,10 @@ def app(
     lengths = facts.lengths
     say(f"{out}: {len(files)} episodes, {lengths.sum()} frames, "
         f"{lengths.min()} to {lengths.max()} (median {int(np.median(lengths))}) an episode")  # fmt: skip
-    if short := int((lengths < params.short_frames).sum()):
-        say(f"note: {short} of {len(files)} episodes have fewer than {params.short_frames} frames (collect.short_frames); "
-            "clips longer than an episode skip it. For longer ones lower collect.frame_skip, frames_per_action or "
-            "random_share, or raise max_frames if that ended them")  # fmt: skip
+    if short := int((lengths < SHORT_FRAMES).sum()):
+        say(f"note: {short} of {len(files)} episodes have fewer than {SHORT_FRAMES} frames; clips longer than an episode skip "
+            "it. For longer ones lower collect.frame_skip or frames_per_action, or raise heuristic_share, or max_frames if "
+            "that ended them")  # fmt: skip
 
 
 def _inspect(params: CollectParams, sheet: Path) -> None:

@@ -40,15 +40,16 @@ def app(
     from oniris_core.common.seeds import numpy_rng
     from oniris_core.data.episodes.groups import group_actions, group_count, group_outcomes, read_groups
     from oniris_core.data.latents.store import write_latents
-    from oniris_core.encoding.report import write_latent_report
+    from oniris_core.encoding.report import COLLAPSED_SHARE, write_latent_report
     from oniris_core.vae.store import load_vae
-    from oniris_core.vae.streaming import encode_videos
+    from oniris_core.vae.streaming import encode_videos, side_by_side
 
     params = settings.own
     device = pick_device(settings.common.device, settings.common.threads)
     model, identity = load_vae(vae, device)
     model.config.check_frame_size(*store.frame_size)
     c = model.config.group
+    at_once, chunk = side_by_side(*store.frame_size, c)
     bounds = [store.bounds(e) for e in range(len(store.episode_ends))]
     still = np.where(store.terminated, params.still_latents, 0).tolist()
     counts = np.array([group_count(end - start, c, more) for (start, end), more in zip(bounds, still, strict=True)])
@@ -70,14 +71,14 @@ def app(
     with workspace("encode", out), stop_requests() as stop, meter("encode: episodes", len(counts)) as progress:
 
         def encoded() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-            for batch in np.array_split(np.arange(len(counts)), -(-len(counts) // params.batch)):
+            for batch in np.array_split(np.arange(len(counts)), -(-len(counts) // at_once)):
 
                 def read(video: int, first: int, count: int, batch: np.ndarray = batch) -> np.ndarray:
                     stop.raise_if_set()
                     start, end = bounds[batch[video]]
                     return read_groups(store.frames, start, first, count, c, end - start)
 
-                latents = encode_videos(model, read, counts[batch].tolist(), params.chunk_latents, device)
+                latents = encode_videos(model, read, counts[batch].tolist(), chunk, device)
                 for episode, of_episode in zip(batch, latents, strict=True):
                     rng = numpy_rng(settings.common.seed, "still", int(episode))
                     rows, count = slice(*bounds[episode]), int(counts[episode])
@@ -88,12 +89,12 @@ def app(
                 progress.advance(len(batch))
 
         found = write_latents(out, encoded(), counts.cumsum(), store.episode_seed, store.split, attributes)
-        metrics = write_latent_report(report, found, int(counts.sum()), params.collapsed_share)
+        metrics = write_latent_report(report, found, int(counts.sum()))
     say(f"{out}: {counts.sum()} latent frames, change from frame to frame {found.change_std:.3f} standard deviations")
     if metrics["collapsed_channels"]:
         say(
-            f"note: latent channels {found.collapsed(params.collapsed_share)} have collapsed: their standard deviation is "
-            f"below {params.collapsed_share:g} of the largest; see {report}"
+            f"note: latent channels {found.collapsed(COLLAPSED_SHARE)} have collapsed: their standard deviation is "
+            f"below {COLLAPSED_SHARE:g} of the largest; see {report}"
         )
 
 

@@ -9,6 +9,9 @@ from oniris_core.common.artefacts.remote import Location
 from oniris_core.config.cli import Settings, place, say, stage
 from oniris_core.play.params import PlayParams
 
+EPISODES = 16
+"""Offered to start from, or as many as there are."""
+
 
 @stage("play", PlayParams, in_pipeline=False)
 def app(
@@ -18,6 +21,9 @@ def app(
     ),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
     world: Annotated[Path, typer.Option(help="the world model")] = Path("models/world"),
+    import_code: Annotated[
+        bool, typer.Option("--import-code", help="allow what render.import_code allows, this time")
+    ] = False,
     recordings: Annotated[Path, typer.Option(help="the folder for recordings")] = Path("played"),
 ) -> None:
     """Serve a page on which the world model can be played, until Ctrl-C."""
@@ -29,14 +35,15 @@ def app(
 
     optional("aiohttp", "play", "the stage play")
     params, file = settings.own, settings.file
-    rendering = load_section(RenderParams, "render", read_yaml(file), file, {})
+    allowed = {"import_code": True} if import_code else {}
+    rendering = load_section(RenderParams, "render", read_yaml(file), file, allowed)
     if recordings.exists() and not recordings.is_dir():
         raise UserError(f"--recordings {recordings} is a file: name a folder")
     open_artefact(vae, "vae", made_by="train_vae")
     open_artefact(world, "world", made_by="train")
     from oniris_core.data.episodes.starts import open_starts
 
-    found = open_starts(starts, params.episodes, 2)
+    found = open_starts(starts, EPISODES, 2)
     from oniris_core.play.web.server import Server, is_loopback, listen
 
     listening = listen(params.host, params.port)

@@ -12,6 +12,15 @@ from oniris_core.policy.params import PolicyParams
 FIRST_SEED = 2**30
 """Of the episodes judged: those that `collect` plays have the numbers common.seed * 2^20 and up."""
 
+DREAMS = 16
+"""Dreams side by side."""
+
+SOLVER_STEPS = 3
+"""Noise levels of the solver in dreams: fewer than `render` takes, for speed."""
+
+POINT_EPISODES = 16
+"""Recorded starts on which returns inside and outside are compared, or as many as there are."""
+
 SMALLEST = 36
 """Pixels that the network of Stable-Baselines3 for pictures needs along height and width."""
 
@@ -64,11 +73,11 @@ def app(
         "world": parts.world, "vae": parts.codec, "starts": parts.starts, "observations": params.observations,
     }  # fmt: skip
     dreaming = {
-        **given, "sampler": Sampler(steps=params.solver_steps), "context_latents": params.context_latents,
+        **given, "sampler": Sampler(steps=SOLVER_STEPS), "context_latents": params.context_latents,
         "horizon": params.horizon,
     }  # fmt: skip
-    compared = parts.starts.starts[: params.point_episodes]
-    dreams = WorldVectorEnv(params.dreams, **dreaming, autoreset_mode="SameStep")
+    compared = parts.starts.starts[:POINT_EPISODES]
+    dreams = WorldVectorEnv(DREAMS, **dreaming, autoreset_mode="SameStep")
     inside = WorldVectorEnv(len(compared), **dreaming)
     given["import_code"] = params.import_code
     truth = TrueVectorEnv(1, **given, autoreset_mode="Disabled")
@@ -80,7 +89,7 @@ def app(
         )
     found = Judgement()
 
-    with stop_requests() as stop, meter("policy: decisions of each dream", params.steps // params.dreams) as progress:
+    with stop_requests() as stop, meter("policy: decisions of each dream", params.steps // DREAMS) as progress:
         frame = parts.group * min(params.context_latents, *(start.latents(parts.group) for start in compared))
 
         def look(decisions: int, act: Act) -> None:
@@ -104,7 +113,7 @@ def app(
         else:
             found.left_out["heuristic"] = f"there is none for {env_id}"
         if params.true_baseline:
-            simulators = TrueVectorEnv(params.dreams, **given, autoreset_mode="SameStep")
+            simulators = TrueVectorEnv(DREAMS, **given, autoreset_mode="SameStep")
             same = ppo.train(simulators, params, seed, str(device), stop.raise_if_set, lambda _, __: None)
             players["ppo_in_truth"] = judge.always(ppo.player(same))
         else:

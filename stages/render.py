@@ -9,6 +9,9 @@ from oniris_core.common.artefacts.remote import Location
 from oniris_core.config.cli import Settings, place, say, stage
 from oniris_core.sampling.params import RenderParams
 
+VIDEOS = 6
+"""Episodes shown as videos and in the contact sheet."""
+
 
 @stage("render", RenderParams)
 def app(
@@ -46,7 +49,7 @@ def app(
     from oniris_core.evaluation.probes.states.registry import reader_for
     from oniris_core.evaluation.report.renders import write_results
     from oniris_core.evaluation.rollouts.evaluation_set import evaluation_set
-    from oniris_core.evaluation.rollouts.rollouts import Dreamer
+    from oniris_core.evaluation.rollouts.rollouts import Dreamer, side_by_side
     from oniris_core.sampling.autoregressive import Sampler
     from oniris_core.sampling.stepper import Stepper
     from oniris_core.vae.codec import Codec
@@ -81,13 +84,13 @@ def app(
         if params.compile:
             model.form.compile_parts()
         stepper = Stepper(model, Codec(vae_model, vae_identity), Sampler.of(params))
-        dreamer = Dreamer(stepper, latents, params.batch, seed + params.seed_offset, tick)
+        dreamer = Dreamer(stepper, latents, side_by_side(device, *frames.frame_size), seed, tick)
         found = evaluate(
             params, chosen, frames, frames.states, dreamer, reader_for(frames.attributes.get("env_id")),
             seed=seed, progress=meter, stop=stop, bind=shown.append,
         )  # fmt: skip
         write_results(
-            out, report, found, chosen.to_json(frames.attributes), videos=params.videos,
+            out, report, found, chosen.to_json(frames.attributes), videos=VIDEOS,
             frames_per_second=frames.attributes["frame_rate"], env_id=frames.attributes.get("env_id"),
             spec=frames.action_spec, tick=stop.raise_if_set,
         )  # fmt: skip

@@ -9,6 +9,9 @@ from oniris_core.common.artefacts.remote import Location
 from oniris_core.config.cli import Settings, place, say, stage
 from oniris_core.training.vae.params import TrainVaeParams
 
+EVAL_CLIPS = 64
+"""Held-out clips that the report measures."""
+
 
 @stage("train_vae", TrainVaeParams)
 def app(
@@ -28,7 +31,7 @@ def app(
     from oniris_core.data.rows.clips import HELD_OUT, TRAIN
 
     params, seed = settings.own, settings.common.seed
-    perceptual_path = Path(params.perceptual_path) if params.perceptual_weight else None
+    perceptual_path = Path(params.perceptual_path) if params.perceptual_path else None
     if perceptual_path and not perceptual_path.is_file():
         raise UserError(f"train_vae.perceptual_path = {perceptual_path} does not exist: name a safetensors file")
     store = open_episodes(episode_store)
@@ -52,7 +55,7 @@ def app(
     from oniris_core.training.fit.trainer import Run
     from oniris_core.training.fit.watch.report import write_training_report
     from oniris_core.training.fit.watch.stopwatch import spent
-    from oniris_core.training.vae.trainer import VaeTrainer, check_crop, vae_config
+    from oniris_core.training.vae.trainer import CLIP_NORM, VaeTrainer, check_crop, vae_config
     from oniris_core.vae.model import Vae
     from oniris_core.vae.perceptual import Perceptual
     from oniris_core.vae.store import save_vae
@@ -85,14 +88,14 @@ def app(
             return vae_dashboard(few, state.history, state.step, trainer.frames_per_step)
 
         history = fit(
-            trainer, params, Run("train_vae", folder, ranks, around.stop, say, params.clip_norm,
+            trainer, params, Run("train_vae", folder, ranks, around.stop, say, CLIP_NORM,
                                  onlookers("train_vae", params, folder, draw, say)),
         )  # fmt: skip
         if folder is None:
             return
         vae = trainer.state.emas[0].model
         assert isinstance(vae, Vae)
-        shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(params.eval_clips)]
+        shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(EVAL_CLIPS)]
         env_id = store.attributes.get("env_id")  # recordings have none
         kept = fidelity(shown, probe_for(env_id) if env_id else None)
         metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}

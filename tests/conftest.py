@@ -35,7 +35,7 @@ def collect_params(**values: object) -> CollectParams:
 
 def train_params(**values: object) -> TrainParams:
     """The default parameters of `train` with some values in place of theirs."""
-    return build(TrainParams, "train", {**defaults()["train"], **values}, "test")
+    return build(TrainParams, "train", {**defaults()["fit"], **defaults()["train"], **values}, "test")
 
 
 def pytest_configure() -> None:

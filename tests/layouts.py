@@ -46,7 +46,7 @@ RATES = {
 
 def collect(run: Run, folder: Path, name: str, root: Path, *options: object) -> EpisodeStore:
     result = run(
-        folder, "collect", "--source", LAYOUTS[name][1], "--recordings", root, "--frame-skip", 1, "--height", 16, "--width", 24,
+        folder, "collect", "--source", LAYOUTS[name][1], "--recordings", root, "--frame-skip", 1, "--size", "16,24",
         "--held-out-share", 0.4, *LAYOUTS[name][2], *options,
     )  # fmt: skip
     assert result.exit_code == 0, result.output

@@ -101,7 +101,7 @@ def house(
     steppers: Any = {name: ToyStepper(name, seconds) for name in ("fast", "fine")}
     qualities = {"fast": Quality(1, 1.0), "fine": Quality(6, 2.0)}
     return House(steppers, qualities, "fine", starts, spec, found, resting(spec, found), None, no_truth,
-                 play_params(**values), folder)  # fmt: skip
+                 play_params(**values), folder, 4, False)  # fmt: skip
 
 
 @contextlib.asynccontextmanager

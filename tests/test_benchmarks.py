@@ -126,7 +126,7 @@ class Bystander:
     def __init__(self, folder: Path, forgets: bool):
         self.folder, self.forgets, made = folder, forgets, folder / "models/x"
         made.parent.mkdir()
-        (folder / "params.yaml").write_text("common: {threads: 0}\ntrain: {processes: 0}\n")
+        (folder / "params.yaml").write_text("common: {threads: 0}\nfit: {processes: 0}\n")
         self.script = (
             "import sys, time; from pathlib import Path; Path('x.partial').touch(); time.sleep(0.4)\n"
             f"Path({str(made)!r}).write_text(sys.argv[1]); Path('x.partial').unlink()"

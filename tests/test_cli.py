@@ -26,13 +26,21 @@ def one_error(result: Result, pattern: str, exit_code: int = 2) -> None:
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "play", "policy"])
-def test_help_shows_every_parameter_with_its_value(stage: str, params_only: Path, run: Run) -> None:
-    result = run(params_only, stage, "--help")
-    assert result.exit_code == 0
-    content = defaults()
-    for name in [*content["common"], *content[stage]]:
-        assert f"--{name.replace('_', '-')} " in result.output
-    assert "params.yaml:" in result.output
+def test_help_shows_parameters_with_their_values_and_those_that_few_need_when_asked(
+    stage: str, params_only: Path, run: Run
+) -> None:
+    plain, everything = (run(params_only, stage, option) for option in ("--help", "--help-all"))
+    assert plain.exit_code == everything.exit_code == 0
+    sections = ("common", "fit", stage) if stage.startswith("train") else ("common", stage)
+    advanced = re.findall(r"^  (\w+): .*# \+ ", (ROOT / "params.yaml").read_text(), re.MULTILINE)
+    assert len(advanced) > 20
+    for name in [name for section in sections for name in defaults()[section]]:
+        option = f"--{name.replace('_', '-')} "
+        assert option in everything.output
+        assert (option in plain.output) == (name not in advanced), name
+    assert len(set(re.findall(r"^. (--[\w-]+)", plain.output, re.MULTILINE))) <= 25
+    assert ("--help-all shows" in plain.output) == ("Advanced: " in everything.output)
+    assert "params.yaml:" in plain.output
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "play", "policy", "export"])
@@ -62,7 +70,8 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
         ("collect", ["--episodes", "2.5"], r"collect.episodes = 2.5 should be a valid integer"),
         ("collect", ["--held-out-share", "1.5"], r"collect.held_out_share = 1.5 should be less than or equal to 1"),
         ("collect", ["--held-out-share", ".nan"], r"collect.held_out_share = nan should be"),
-        ("collect", ["--random-share", "0.9"], r"must add up to 1"),
+        ("collect", ["--policy-share", "0.9"], r"heuristic_share and policy_share must add up to at most 1, not 1.5"),
+        ("collect", ["--size", "64"], r"collect.size = 64 should be a valid tuple"),
         ("collect", ["--device", "tpu"], r"common.device = 'tpu' should be 'auto', 'cpu' or 'cuda'"),
         ("collect", ["--params", "nowhere.yaml"], r"nowhere.yaml is missing"),
         ("train_vae", [], r"data/episodes.zarr is missing: run `dvc repro collect`"),
@@ -72,22 +81,11 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
         ("train_vae", ["--clip-frames", "6"], r"clip_frames = 6 must be a multiple of the time compression 4"),
         ("train_vae", ["--crop", "12"], r"crop = 12 must be a multiple of the space compression 8, or 0"),
         ("train_vae", ["--channels", "8,16,32"], r"one entry per level"),
-        ("train_vae", ["--kernel", "4"], r"kernel must be odd"),
         ("train_vae", ["--adversarial-weight", "2"], r"adversarial_weight = 2 should be less than or equal to 1"),
-        ("train_vae", ["--perceptual-weight", "1"], r"perceptual_weight needs perceptual_path"),
-        (
-            "train_vae",
-            ["--perceptual-weight", "1", "--perceptual-path", "no.st"],
-            r"perceptual_path = no.st does not exist",
-        ),
-        ("train", ["--end-share", "2"], r"train.end_share = 2 should be less than or equal to 1"),
+        ("train_vae", ["--perceptual-path", "no.st"], r"perceptual_path = no.st does not exist"),
+        ("train", ["--channels", "8,12"], r"channels must be multiples of the first of them, not \[8, 12\]"),
         ("render", ["--ema-width", "0.3"], r"render.ema_width = 0.3 should be less than 0.28"),
         ("train", ["--head-channels", "7"], r"head_channels must be even"),
-        (
-            "train",
-            ["--start-share", "0.6", "--end-share", "0.5"],
-            r"start_share \+ end_share must be at most 1, not 0.6 \+ 0.5",
-        ),
         ("train", ["--forecast-ages", "[1]"], r"forecast_ages must be 1 and at least one more, rising, .*, not \[1\]"),
         (
             "train",
@@ -95,8 +93,8 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
             r"forecast_ages must be 1 and at least one more, .*, not \[1, 4, 2\]",
         ),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
-        ("train", ["--precision", "half"], r"train.precision = 'half' should be 'auto', 'float32' or 'bfloat16'"),
-        ("render", ["--sigma-min", "9"], r"sigma_min = 9 must not exceed sigma_max = 5"),
+        ("train", ["--precision", "half"], r"fit.precision = 'half' should be 'auto', 'float32' or 'bfloat16'"),
+        ("render", ["--sigma-min", "9"], r"render.sigma_min = 9 should be less than or equal to 5"),
     ],
 )
 def test_bad_options(stage: str, options: list[str], pattern: str, params_only: Path, run: Run) -> None:
@@ -136,6 +134,17 @@ def test_a_parameter_that_is_gone_is_named_with_what_to_do(params_only: Path, ru
     )
 
 
+def test_a_parameter_that_both_trainings_share_is_looked_for_in_one_place(params_only: Path, run: Run) -> None:
+    file = params_only / "params.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("\ntrain:\n", "\ntrain:\n  compile: true\n"))
+    one_error(run(params_only, "train"), r"train.compile is gone: it is fit.compile now")
+    file.write_text(before.replace("\nfit: ", "\nfit_: "))
+    one_error(run(params_only, "train"), r"unknown section 'fit_'; did you mean 'fit'")
+    file.write_text(before.replace("  compile: false", "  compile: 3", 1))
+    one_error(run(params_only, "train"), r"fit.compile = 3 should be a valid boolean")
+
+
 def test_empty_parameter_file(params_only: Path, run: Run) -> None:
     (params_only / "params.yaml").write_text("")
     one_error(run(params_only, "collect"), "must hold the sections")
@@ -145,7 +154,7 @@ def test_numbers_that_dvc_writes_as_strings_are_numbers() -> None:
     from oniris_core.config.reader import build
     from oniris_core.training.world.params import TrainParams
 
-    values = defaults()["train"]
+    values = defaults()["fit"] | defaults()["train"]
     assert build(TrainParams, "train", {**values, "lr": "3e-05"}, "x").lr == 3e-05
     assert build(TrainParams, "train", {**values, "lr": 1}, "x").lr == 1.0
 
@@ -273,7 +282,7 @@ class Damage:
 
     @staticmethod
     def unet_too_deep(folder: Path) -> tuple[str, list[str], str]:
-        options = ["--channel-mult", "1,1,1,1", "--video-attention", "[false,false,false,true]",
+        options = ["--channels", "8,8,8,8", "--video-attention", "[false,false,false,true]",
                    "--frame-attention", "[false,false,false,false]"]  # fmt: skip
         return "train", options, r"latents of 4 x 4 cannot be halved 3 times"
 

@@ -26,8 +26,8 @@ from tests.imports import closure
 from tests.test_cli import one_error
 from tests.worlds import shown
 
-SHOW = ("--env-id", "tests.worlds:Show-v0", "--import-env-module", "--random-share", "1", "--heuristic-share", "0",
-        "--episodes", "4", "--height", "6", "--width", "9", "--short-frames", "0")  # fmt: skip
+SHOW = ("--env-id", "tests.worlds:Show-v0", "--import-code", "--heuristic-share", "0",
+        "--episodes", "4", "--size", "6,9")  # fmt: skip
 KIT = ("oniris_core.data.playing.rollouts",)
 
 
@@ -76,7 +76,7 @@ def test_the_same_store_with_any_number_of_workers_and_from_dask(params_only: Pa
 @pytest.mark.pipeline
 def test_what_was_played_before_leaves_no_trace(params_only: Path, run: Run) -> None:
     """BipedalWalker-v3 plays differently in a world that was played in before."""
-    options = ("--env-id", "BipedalWalker-v3", "--episodes", 4, "--max-frames", 12, "--height", 8, "--width", 8)
+    options = ("--env-id", "BipedalWalker-v3", "--episodes", 4, "--max-frames", 12, "--size", "8,8")
     for workers in (1, 2):
         assert run(params_only, "collect", *options, "--workers", workers, "--out", f"{workers}.zarr").exit_code == 0
     assert tree(params_only / "1.zarr") == tree(params_only / "2.zarr")
@@ -144,17 +144,17 @@ def test_an_unfit_environment_is_bad_input(fault: str, pattern: str, params_only
 
 @pytest.mark.pipeline
 def test_what_does_not_repeat_itself_is_said_and_recorded(params_only: Path, run: Run) -> None:
-    result = run(params_only, "collect", *faulty("forgets its seed", -1), "--short-frames", 99, "--workers", 1)
+    result = run(params_only, "collect", *faulty("forgets its seed", -1), "--workers", 1)
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "warning: tests.worlds:Show-v0 is not deterministic" in said
-    assert "note: 4 of 4 episodes have fewer than 99 frames" in said
+    assert "note: 4 of 4 episodes have fewer than 48 frames" in said
     assert zarr.open_group(params_only / "data/episodes.zarr", mode="r").attrs["deterministic"] is False
 
 
 @pytest.mark.pipeline
 def test_a_policy_is_recorded_with_its_identity(params_only: Path, run: Run) -> None:
-    options = ("--policy", "tests.worlds:Counts", "--policy-share", 0.5, "--random-share", 0.5, "--import-code")
+    options = ("--policy", "tests.worlds:Counts", "--policy-share", 0.5, "--import-code")
     assert run(params_only, "collect", *SHOW, *options, "--workers", 1).exit_code == 0
     imported = open_episodes(params_only / "data/episodes.zarr").attributes["imported"]
     assert imported.keys() == {"tests.worlds", "tests.worlds:Counts"}

@@ -32,7 +32,7 @@ from oniris_core.vae.store import load_vae, save_vae
 from tests.conftest import Run, collect_params, start, tree
 
 PARAMS = collect_params(
-    episodes=6, max_frames=30, height=32, width=48, random_share=0.5, heuristic_share=0.5, heuristic_noise=0.3,
+    episodes=6, max_frames=30, size=(32, 48), heuristic_share=0.5, random_actions=0.3,
     held_out_share=0.2, workers=1,
 )  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_playing_twice_gives_the_same_bytes_whatever_was_played_before() -> None
     ("env_id", "kind"), [("CartPole-v1", "discrete"), ("Pendulum-v1", "box"), ("BipedalWalker-v3", "box")]
 )
 def test_other_environments_record(env_id: str, kind: str) -> None:
-    params = PARAMS.model_copy(update={"env_id": env_id, "random_share": 0.0, "heuristic_share": 1.0, "max_frames": 9})
+    params = PARAMS.model_copy(update={"env_id": env_id, "heuristic_share": 1.0, "max_frames": 9})
     env = make_env(env_id, {}, False)
     episode = play_episode(env, params, seed=0, index=0)
     assert episode.frames.shape[1:] == (32, 48, 3)
@@ -87,7 +87,7 @@ def test_the_filler_is_an_action_even_where_zero_is_none() -> None:
     env = gym.wrappers.TransformAction(
         make_env("CartPole-v1", {}, False), lambda action: action - 5, gym.spaces.Discrete(2, start=5)
     )
-    params = PARAMS.model_copy(update={"env_id": "CartPole-v1", "random_share": 1.0, "heuristic_share": 0.0})
+    params = PARAMS.model_copy(update={"env_id": "CartPole-v1", "heuristic_share": 0.0})
     episode = play_episode(env, params, seed=0, index=0)
     assert episode.actions[0] == 5
     assert set(episode.actions.tolist()) <= {5, 6}

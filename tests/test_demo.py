@@ -17,7 +17,6 @@ SMALL = {
     "collect": {"episodes": 8, "max_frames": 40, "held_out_share": 0.5},
     "render": {
         "episodes": 2, "horizon": 8, "samples": 2, "action_contexts": 1, "dreams": 1, "dream_frames": 8, "probe_steps": 2,
-        "videos": 1,
     },
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from oniris_core.training.fit.machine.distributed import Ranks
 from oniris_core.training.fit.machine.read_ahead import read_ahead
 from oniris_core.training.fit.params import FitParams
 from oniris_core.training.fit.state import TrainState
+from oniris_core.training.fit.watch import dashboard
 from oniris_core.training.fit.watch.curves import Curves, dvclive_writer, tensorboard_writer
 from oniris_core.training.fit.watch.stopwatch import spent, summary
 from oniris_core.training.vae.trainer import VaeTrainer
@@ -41,8 +42,7 @@ def state(history: dict[str, list[float]] | None = None) -> TrainState:
 
 
 def fit_params(**changes: object) -> FitParams:
-    content = defaults()["train"]
-    return FitParams.model_validate({name: content[name] for name in FitParams.model_fields} | changes)
+    return FitParams.model_validate(defaults()["fit"] | changes)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -60,7 +60,7 @@ def test_two_processes_make_the_weights_that_one_makes(stage: str, tiny_pipeline
     """Each with half of the clips, in one part or two, over 20 steps. How they are launched, the next tests show."""
     options = ["--steps", "20", "--batch", "4", "--threads", "1", "--checkpoint-every", "100"]
     if stage == "train_vae":
-        options += ["--adversarial-weight", "0.1", "--adversarial-start", "10"]
+        options += ["--adversarial-weight", "0.1"]
     for parts in (1, 2):
         made = {}
         for processes in (1, 2):
@@ -101,7 +101,7 @@ def test_what_several_processes_cannot_share_is_refused_in_one_line(tiny_pipelin
     result = run(tiny_pipeline, "train_vae", "--batch", "6", "--accumulate", "4", "--out", "no", "--report", "nor")
     assert result.exit_code == 2
     assert "train_vae.batch = 6 must be a multiple of 4" in result.output
-    with pytest.raises(UserError, match=r"9 processes cannot share 8 training clips: use train.processes = 8 or fewer"):
+    with pytest.raises(UserError, match=r"9 processes cannot share 8 training clips: use fit.processes = 8 or fewer"):
         Ranks(0, 9).check("train", 9, 1, clips=8)
 
 
@@ -143,8 +143,8 @@ def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(pipeline: Path
 
 
 @pytest.mark.pipeline
-def test_torchrun_as_the_readme_says(pipeline: Path) -> None:
-    (command,) = re.findall(r"^    (torchrun .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_torchrun_as_the_document_says(pipeline: Path) -> None:
+    (command,) = re.findall(r"^    (torchrun .*)$", (ROOT / "docs/training.md").read_text(), re.MULTILINE)
     command = command.replace("torchrun", f"{sys.executable} -m torch.distributed.run")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
@@ -221,7 +221,7 @@ def exploding(steps: int, after: int, factor: float) -> int | None:
     """At which step a guard stops an error that falls to 0.1 and then is `factor` times that, if it does."""
     values = [max(1 / (1 + step), 0.1) if step < after else 0.1 * factor for step in range(steps)]
     found = state({"mse": values})
-    guard = Guard(found, "mse", fit_params(explosion=20.0), lambda _: "episodes", "train")
+    guard = Guard(found, "mse", fit_params(), lambda _: "episodes", "train")
     for step in range(steps):
         found.step = step + 1
         try:
@@ -244,7 +244,7 @@ def test_after_a_resume_the_guard_knows_what_it_knew() -> None:
     values = [0.1] * 100 + [5.0] * 50
     found = state({"mse": values})
     found.step = 105
-    guard = Guard(found, "mse", fit_params(explosion=20.0), lambda _: "episodes", "train")
+    guard = Guard(found, "mse", fit_params(), lambda _: "episodes", "train")
     stopped = None
     for step in range(105, 150):
         found.step = step + 1
@@ -356,10 +356,13 @@ def test_a_dashboard_is_drawn_while_it_trains_and_training_does_not_notice(
     found, pictures = list[Path](), list[np.ndarray]()
     trainer = {"train_vae": VaeTrainer, "train": WorldTrainer}[stage]
     after = trainer.after_step
-    with patch.object(trainer, "after_step", lambda self, kept: look(self) or after(self, kept)):
-        result = run(pipeline, stage, "--dashboard-every", "4")
+    with (
+        patch.object(trainer, "after_step", lambda self, kept: look(self) or after(self, kept)),
+        patch.object(dashboard, "EVERY_SECONDS", 0.0),
+    ):
+        result = run(pipeline, stage)
     assert result.exit_code == 0, result.output
-    assert len(found) == 2  # at steps 4 and 5 that of step 4 is there
+    assert len(found) == 5  # from the second step on that of the step before is there
     assert pictures[0].std() > 10
     assert tree(pipeline / OUTPUT[stage]) == tree(tiny_pipeline / OUTPUT[stage])
     assert (pipeline / f"reports/{stage}/dashboard.png").is_file()

@@ -25,19 +25,19 @@ from tests.conftest import Run, collect_params, one_thread
 from tests.test_cli import one_error
 from tests.worlds import NESTED, SPACES, Show, shown
 
-RANDOM = {"random_share": 1.0, "heuristic_share": 0.0}
-HEURISTIC = {"random_share": 0.0, "heuristic_share": 1.0}
+RANDOM = {"heuristic_share": 0.0}
+HEURISTIC = {"heuristic_share": 1.0}
 
 
 def played_by(policy: str, **values: object) -> CollectParams:
-    everything = {"random_share": 0.0, "heuristic_share": 0.0, "policy_share": 1.0, "import_code": True}
-    return collect_params(height=6, width=9, max_frames=13, policy=policy, **{**everything, **values})
+    everything = {"heuristic_share": 0.0, "random_actions": 0.0, "policy_share": 1.0, "import_code": True}
+    return collect_params(size=(6, 9), max_frames=13, policy=policy, **{**everything, **values})
 
 
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("resize", ["stretch", "pad"])
 def test_a_frame_shows_the_action_of_its_own_row(kind: str, resize: str) -> None:
-    params = collect_params(height=12, width=12, max_frames=19, resize=resize, **RANDOM)
+    params = collect_params(size=(12, 12), max_frames=19, resize=resize, **RANDOM)
     env = Show(space=kind)
     episode = play_episode(env, params, seed=5, index=3)
     middle = episode.frames[:, 6, 6]
@@ -60,7 +60,7 @@ def test_a_frame_shows_the_action_of_its_own_row(kind: str, resize: str) -> None
 )  # fmt: skip
 def test_environments_tried(env_id: str, kind: str) -> None:
     """Played by their heuristic, or at random: frames that change, aligned and the same when played again."""
-    params = collect_params(env_id=env_id, height=24, width=32, max_frames=10, **HEURISTIC)
+    params = collect_params(env_id=env_id, size=(24, 32), max_frames=10, **HEURISTIC)
     env = make_env(env_id, {}, False)
     episode = play_episode(env, params, seed=0, index=1)
     assert episode.frames.shape == (10, 24, 32, 3)
@@ -73,21 +73,21 @@ def test_environments_tried(env_id: str, kind: str) -> None:
 
 def test_cart_pole_by_its_id_alone_is_long_enough_for_clips() -> None:
     """The default action hold would drop the pole within 6 frames."""
-    params = collect_params(env_id="CartPole-v1", height=8, width=8, max_frames=50)
+    params = collect_params(env_id="CartPole-v1", size=(8, 8), max_frames=50)
     env = make_env("CartPole-v1", {}, False)
     lengths = {"heuristic": [], "random": []}
     for index in range(16):
         lengths[who_plays(index, params, 0)[0]].append(len(play_episode(env, params, 0, index).frames))
     assert np.mean(np.array(lengths["heuristic"]) >= 48) > 0.8
     assert max(lengths["random"]) < 20
-    fixed = params.model_copy(update={"heuristic_share": 1.0, "random_share": 0.0, "heuristic_noise": 0.0})
+    fixed = params.model_copy(update={"heuristic_share": 1.0, "random_actions": 0.0})
     actions = play_episode(env, fixed, 0, 0).actions[1:]
     assert 0.3 < actions.mean() < 0.7
 
 
 @pytest.mark.parametrize(("env_id", "least"), [("MountainCar-v0", 0.5), ("MountainCarContinuous-v0", 0.4)])
 def test_the_mountain_car_gets_to_the_top(env_id: str, least: float) -> None:
-    params = collect_params(env_id=env_id, height=4, width=4, heuristic_noise=0.0, **HEURISTIC)
+    params = collect_params(env_id=env_id, size=(4, 4), random_actions=0.0, **HEURISTIC)
     episode = play_episode(make_env(env_id, {}, False), params, 0, 0)
     assert episode.terminated[-1]
     assert episode.states[-1, 0] >= least - 0.05
@@ -95,7 +95,7 @@ def test_the_mountain_car_gets_to_the_top(env_id: str, least: float) -> None:
 
 @pytest.mark.parametrize("kwargs", [{}, {"continuous": False}])
 def test_the_racing_car_stays_on_the_road(kwargs: dict) -> None:
-    params = collect_params(env_id="CarRacing-v3", height=4, width=4, max_frames=35, heuristic_noise=0.0, **HEURISTIC)
+    params = collect_params(env_id="CarRacing-v3", size=(4, 4), max_frames=35, random_actions=0.0, **HEURISTIC)
     env = make_env("CarRacing-v3", kwargs, False)
     episode = play_episode(env, params, 0, 0)
     assert len(episode.frames) == 35
@@ -105,7 +105,7 @@ def test_the_racing_car_stays_on_the_road(kwargs: dict) -> None:
 def test_wrappers_and_time_limits() -> None:
     limit = ("gymnasium.wrappers.TimeLimit", {"max_episode_steps": 9})
     env = make_env("Acrobot-v1", {}, False, [limit])
-    episode = play_episode(env, collect_params(env_id="Acrobot-v1", height=4, width=4, **RANDOM), 0, 0)
+    episode = play_episode(env, collect_params(env_id="Acrobot-v1", size=(4, 4), **RANDOM), 0, 0)
     assert len(episode.frames) == 1 + 5  # steps 2, 4, 6, 8 and the one that is cut
     assert episode.truncated.tolist() == [False] * 5 + [True]
     assert not episode.terminated.any()
@@ -169,9 +169,7 @@ def test_frames_keep_their_aspect_when_padded() -> None:
 
 
 def test_actions_are_held_for_random_times() -> None:
-    params = collect_params(
-        height=6, width=9, frame_skip=1, max_frames=19, frames_per_action=2, frames_per_action_max=5, **RANDOM
-    )
+    params = collect_params(size=(6, 9), frame_skip=1, max_frames=19, frames_per_action=(2, 5), **RANDOM)
     runs = []
     for index in range(6):
         actions = play_episode(Show(space="box"), params, 0, index).actions[1:]
@@ -188,23 +186,13 @@ def test_policies_of_modules() -> None:
         for index in range(2):
             assert play_episode(env, params, 0, index, make_policy).actions[1::4].tolist() == expected
     noisy = play_episode(
-        env, played_by("tests.worlds:last", policy_noise=1.0), 0, 1, load_policy("tests.worlds:last", sha)
+        env, played_by("tests.worlds:last", random_actions=1.0), 0, 1, load_policy("tests.worlds:last", sha)
     )
     assert len(set(noisy.actions[1:].tolist())) > 1
     with pytest.raises(UserError, match="not the same file here as where the collection was started"):
         load_policy("tests.worlds:last", "0" * 64)
-    mixed = played_by("tests.worlds:last", random_share=0.3, heuristic_share=0.3, policy_share=0.4)
+    mixed = played_by("tests.worlds:last", heuristic_share=0.3, policy_share=0.4)
     assert {who_plays(index, mixed, 0)[0] for index in range(30)} == {"random", "heuristic", "policy"}
-
-
-def test_noise_on_the_actions_of_a_policy_stays_within_the_space(tmp_path: Path) -> None:
-    file = tmp_path / "edge.pt"
-    save_torchscript(file, torch.nn.Linear(1, 3), weight=0.0, bias=1.0)
-    env, sha = Show(space="box"), policy_sha256(str(file))
-    episode = play_episode(env, played_by(str(file), action_noise=0.5), 0, 0, load_policy(str(file), sha))
-    assert (np.abs(episode.actions) <= 1).all()
-    assert len(np.unique(episode.actions[1:], axis=0)) == 3
-    assert (episode.actions[1:] == 1).any()  # noise that would leave the space is cut off
 
 
 @pytest.mark.parametrize(
@@ -294,7 +282,7 @@ def test_stable_baselines_policies(tmp_path: Path) -> None:
 
 
 def test_an_environment_that_forgets_its_seed_is_noticed() -> None:
-    params = collect_params(height=6, width=9, max_frames=12, **RANDOM)
+    params = collect_params(size=(6, 9), max_frames=12, **RANDOM)
     for fault, same in (("", True), ("forgets its seed", False)):
         played = play_episode(Show(fault=fault), params, 0, 0)
         assert repeats_itself(Show(fault=fault), params, 0, 0, None, played) is same
@@ -309,7 +297,7 @@ def test_an_environment_that_forgets_its_seed_is_noticed() -> None:
 )
 def test_faults_of_an_environment_are_named(fault: str, pattern: str) -> None:
     with pytest.raises(UserError, match=pattern):
-        play_episode(Show(fault=fault, when=7), collect_params(height=6, width=9, frame_skip=1, **RANDOM), 0, 7)
+        play_episode(Show(fault=fault, when=7), collect_params(size=(6, 9), frame_skip=1, **RANDOM), 0, 7)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +305,7 @@ def test_faults_of_an_environment_are_named(fault: str, pattern: str) -> None:
     [
         (["--policy", "m:f"], r"policy and policy_share belong together"),
         (["--policy", "m:f", "--policy-share", "0.4", "--heuristic-share", "0.2"], r"allow it with import_code: true"),
-        (["--frames-per-action-max", "2"], r"frames_per_action_max = 2 must be 0 or at least frames_per_action = 4"),
+        (["--frames-per-action", "4,2"], r"frames_per_action must not fall, not \[4, 2\]"),
         (["--wrappers", "[3]"], r"collect.wrappers: an entry is a name or \{name: \{argument: value\}\}, not 3"),
         (["--wrappers", "[gymnasium.wrappers.Nothing]"], r"there is no wrapper 'gymnasium.wrappers.Nothing'"),
         (["--resize", "cut"], r"collect.resize = 'cut' should be 'stretch' or 'pad'"),
@@ -367,7 +355,7 @@ def test_a_changed_policy_is_another_collection(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", NESTED)
 def test_an_action_of_any_shape_is_one_row_and_can_be_unflattened(kind: str) -> None:
-    params = collect_params(height=12, width=12, max_frames=19, **RANDOM)
+    params = collect_params(size=(12, 12), max_frames=19, **RANDOM)
     gym.register("Nested-v0", partial(Show, space=kind), disable_env_checker=True)
     try:
         env = make_env("Nested-v0", {}, False)

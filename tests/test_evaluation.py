@@ -19,7 +19,7 @@ from oniris_core.evaluation.fidelity.vae_pictures import fidelity_figure, latent
 from oniris_core.evaluation.measures.horizons import flat_metrics, horizon_figure, measure, table
 from oniris_core.evaluation.probes.states.registry import reader_for
 from oniris_core.evaluation.rollouts.evaluation_set import EvaluationSet, evaluation_set
-from oniris_core.evaluation.rollouts.rollouts import Dreamer, Rollouts, roll_out
+from oniris_core.evaluation.rollouts.rollouts import Dreamer, Rollouts, roll_out, side_by_side
 from oniris_core.evaluation.scores.intervals import Bootstrap
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Stepper
@@ -34,7 +34,7 @@ from tests.test_data import PARAMS
 @pytest.fixture(scope="module")
 def flight() -> tuple[np.ndarray, np.ndarray]:
     """Frames and states of one LunarLander episode at 64 x 64."""
-    params = PARAMS.model_copy(update={"height": 64, "width": 64, "max_frames": 45})
+    params = PARAMS.model_copy(update={"size": (64, 64), "max_frames": 45})
     env = make_env(PARAMS.env_id, {}, False)
     episode = next(e for e in (play_episode(env, params, seed=0, index=i) for i in range(99)) if len(e.frames) == 45)
     return episode.frames, episode.states
@@ -215,3 +215,9 @@ def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipelin
     assert "other_actions/psnr@4" in flat_metrics(measure(both, None, None, [], Bootstrap(2, 20, 0)))
     one = go(evaluation_set(frames, 1, 2, 2, 4))
     assert not any("other" in name for name in flat_metrics(measure(one, None, None, [], ONE)))
+
+
+def test_how_many_rollouts_lie_side_by_side_follows_from_the_device_and_the_frames() -> None:
+    assert side_by_side(torch.device("cpu"), 256, 256) == 32
+    on_a_gpu = [side_by_side(torch.device("cuda"), size, size) for size in (32, 64, 128, 256, 1024)]
+    assert on_a_gpu == [512, 512, 128, 32, 32]

@@ -178,7 +178,7 @@ def test_a_training_step_never_waits_for_the_card(tiny_pipeline: Path, tmp_path:
     from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
     from tests.conftest import train_params
 
-    params = train_params(clip_latents=3, channels=16, channel_mult=(1,), video_attention=(True,), frame_attention=(False,),
+    params = train_params(clip_latents=3, channels=(16,), video_attention=(True,), frame_attention=(False,),
                           head_channels=16, forecast_only_share=0.0)  # fmt: skip
     store = open_latents(tiny_pipeline / "data/latents.zarr")
     clips = LatentClips(store, TRAIN, 3, "a clip", params.forecast_ages[-1])

@@ -29,14 +29,14 @@ from tests.conftest import collect_params, one_thread, train_params
 WIDTH, GROUP, CLIP, STEPS = 8, 2, 4, 100
 
 COLLECT = collect_params(
-    env_id="Slider", episodes=40, max_frames=25, height=1, width=WIDTH, frame_skip=1, frames_per_action=1, random_share=1.0,
+    env_id="Slider", episodes=40, max_frames=25, size=(1, WIDTH), frame_skip=1, frames_per_action=(1, 1),
     heuristic_share=0.0,
 )  # fmt: skip
 TRAINING = train_params(
-    channels=16, channel_mult=(1,), blocks=1, video_attention=(True,), frame_attention=(False,), head_channels=8,
+    channels=(16,), blocks=1, video_attention=(True,), frame_attention=(False,), head_channels=8,
     window=8, steps=STEPS, batch=32, clip_latents=CLIP, lr=0.05, warmup_steps=10,
-    lr_ref_steps=200, p_mean=1.0, p_std=1.2, context_noise=0.05, forecast_only_share=0.0,
-    ema_widths=(0.1,), ema_snapshots=0, checkpoint_every=STEPS,
+    lr_ref_steps=200, p_mean=1.0, p_std=1.2, forecast_only_share=0.0,
+    ema_widths=(0.1,), checkpoint_every=STEPS,
 )  # fmt: skip
 
 

@@ -49,8 +49,8 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flights")
     write_defaults(folder)
     options = {
-        "episodes": 300, "max-frames": 33, "height": 64, "width": 64, "held-out-share": 0.1, "heuristic-noise": 0.5,
-        "random-share": 0.4, "heuristic-share": 0.6, "workers": 2,
+        "episodes": 300, "max-frames": 33, "size": "64,64", "held-out-share": 0.1, "random-actions": 0.5,
+        "heuristic-share": 0.6, "workers": 2,
     }  # fmt: skip
     result = run_stage(folder, "collect", *(f"--{name}={value}" for name, value in options.items()))
     assert result.exit_code == 0, result.output
@@ -144,7 +144,7 @@ def test_the_truth_can_be_made_again_from_what_the_set_says(
     for k in (0, 7):
         env = make_env(said["env_id"], said["env_kwargs"], False)
         played = replay(
-            env, said["seeds"][k], np.array(said["actions"][k]), cadence["frame_skip"], (cadence["height"], cadence["width"]),
+            env, said["seeds"][k], np.array(said["actions"][k]), cadence["frame_skip"], tuple(cadence["size"]),
             cadence["resize"],
         )  # fmt: skip
         assert chosen.digest(k, chosen.frames_of(played)) == said["truth_sha256"][k]
@@ -356,7 +356,7 @@ def test_landers_are_counted_and_terrain_is_told_from_sky(chosen: EvaluationSet)
 def test_the_cart_and_its_pole_are_read_off_the_frame() -> None:
     reader = reader_for("CartPole-v1")
     assert reader is not None
-    params = PARAMS.model_copy(update={"env_id": "CartPole-v1", "height": 64, "width": 64, "frame_skip": 1})
+    params = PARAMS.model_copy(update={"env_id": "CartPole-v1", "size": (64, 64), "frame_skip": 1})
     env = make_env("CartPole-v1", {}, False)
     episodes = [play_episode(env, params, seed=0, index=i) for i in range(6)]
     frames, states = np.concatenate([e.frames for e in episodes]), np.concatenate([e.states for e in episodes])
@@ -437,7 +437,7 @@ def test_other_environments_evaluate_without_special_flags(params_only: Path, ru
     """CartPole is deterministic after its reset: its floor is 0. Pendulum has no reader, and actions that are numbers."""
     options: dict[str, list[str]] = {
         "collect": ["--env-id", env_id, "--frame-skip", "1", "--episodes", "12", "--held-out-share", "0.3"],
-        "render": ["--episodes", "3", "--context-latents", "1", "--horizon", "4", "--batch", "2"],
+        "render": ["--episodes", "3", "--context-latents", "1", "--horizon", "4"],
         "train": ["--clip-latents", "2"],
         "train_vae": ["--clip-frames", "4"],
     }

@@ -62,7 +62,7 @@ def test_what_is_foreseen_of_a_clip_is_most_of_what_it_takes(case: Any) -> None:
 
 def test_half_as_much_is_foreseen_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oniris_core.training.fit.machine.needs.memory_of", lambda _: (1000, False))
-    params = build(TrainVaeParams, "train_vae", {**defaults()["train_vae"], "batch": 10}, "test")
+    params = build(TrainVaeParams, "train_vae", {**defaults()["fit"], **defaults()["train_vae"], "batch": 10}, "test")
     with pytest.raises(UserError, match="lower batch to at most 6"):
         refuse_large_batch("train_vae", params, 150, "cpu")
     refuse_large_batch("train_vae", params.model_copy(update={"precision": "bfloat16"}), 150, "cpu")
@@ -72,7 +72,7 @@ def test_half_as_much_is_foreseen_in_half_precision(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("stage", "options", "parts"),
     [
-        ("collect", ("--height", 100000, "--width", 100000), ("collect.height x width = 100000 x 100000", "frames of up to")),
+        ("collect", ("--size", "100000,100000"), ("collect.size = [100000, 100000]", "frames of up to")),
         ("collect", ("--threads", 1000000), ("common.threads = 1000000", "1024")),
         ("train_vae", ("--batch", 10000000), ("train_vae.batch = 10000000", "lower batch to at most")),
         ("train", ("--batch", 10000000), ("train.batch = 10000000", "lower batch to at most")),
@@ -114,7 +114,7 @@ def test_a_longer_video_needs_no_more_memory(params_only: Path) -> None:
         frames = np.broadcast_to(np.uint8(90), (length, 96, 96, 3))
         made.write_video(root / "a.mp4", frames)
         np.save(root / "a.npy", np.arange(length) % 4)
-        options = f"--source videos --recordings {root} --held-out-share 0 --height 96 --width 96 --frame-skip 1"
+        options = f"--source videos --recordings {root} --held-out-share 0 --size 96,96 --frame-skip 1"
         out = f"--out {params_only / f'{length}.zarr'}"
         command = [sys.executable, "-c", PEAK, *options.split(), *out.split()]
         around = {**os.environ, "PYTHONPATH": str(ROOT)}

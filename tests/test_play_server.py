@@ -38,7 +38,7 @@ def test_what_a_page_gets_is_its_own_dream(tmp_path: Path) -> None:
 
     async def test() -> None:
         async with (
-            served(house(tmp_path, seconds=0.001, moments=8)) as server,
+            served(house(tmp_path, seconds=0.001)) as server,
             page(server) as one,
             page(server) as two,
         ):

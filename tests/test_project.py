@@ -9,8 +9,9 @@ import pytest
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
+from oniris_core.config.gone import GONE
 from oniris_core.config.presets import apply_preset
-from oniris_core.config.reader import SECTIONS, build, read_yaml
+from oniris_core.config.reader import SECTIONS, load_section, read_yaml
 from tests.conftest import APPS, ROOT
 from tests.imports import closure
 from tests.project import default_text, defaults, project_files
@@ -26,11 +27,12 @@ def models():
     from oniris_core.play.params import PlayParams
     from oniris_core.policy.params import PolicyParams
     from oniris_core.sampling.params import RenderParams
+    from oniris_core.training.fit.params import FitParams
     from oniris_core.training.vae.params import TrainVaeParams
     from oniris_core.training.world.params import TrainParams
 
     return {
-        "common": CommonParams, "collect": CollectParams, "train_vae": TrainVaeParams, "encode": EncodeParams,
+        "common": CommonParams, "collect": CollectParams, "fit": FitParams, "train_vae": TrainVaeParams, "encode": EncodeParams,
         "train": TrainParams, "render": RenderParams, "play": PlayParams, "policy": PolicyParams,
     }  # fmt: skip
 
@@ -95,7 +97,10 @@ def test_rooms_are_small_and_say_what_they_are() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_runs_itself_and_follows_its_own_parameters(stage: str) -> None:
     assert STAGES[stage]["cmd"] == f"exec python -m stages.{stage}"
-    assert STAGES[stage]["params"] == ["common", stage]
+    model = models()[stage]
+    shared = [f"{section}.{name}" for section, part in model.SHARED.items()
+              for name in sorted(set(part.model_fields) - part.OPERATIONAL)]  # fmt: skip
+    assert STAGES[stage]["params"] == ["common", stage, *shared]
     assert STAGES[stage]["desc"]
 
 
@@ -124,10 +129,22 @@ def test_importing_a_package_imports_nothing_else() -> None:
 def test_params_file_holds_every_parameter_and_a_comment_for_units() -> None:
     content = defaults()
     assert tuple(content) == SECTIONS
+    text = (ROOT / "params.yaml").read_text()
     for section, model in models().items():
-        build(model, section, content[section], "params.yaml")
+        load_section(model, section, content, ROOT / "params.yaml", {})
         for name, field in model.model_fields.items():
             assert field.description, f"{section}.{name} says nothing of itself"
+        own = {name for name in model.model_fields if model.section_of(name, section) == section}
+        assert set(content[section]) == own
+        assert own >= model.ADVANCED
+        (lines,) = re.findall(rf"^{section}:.*\n((?:  .*\n)+)", text, re.MULTILINE)
+        assert set(re.findall(r"^  (\w+): .*# \+ ", lines, re.MULTILINE)) == model.ADVANCED
+
+
+def test_there_are_few_parameters_and_none_that_is_gone() -> None:
+    content = defaults()
+    assert sum(map(len, content.values())) <= 95
+    assert not [(section, name) for section, name in GONE if name in content[section]]
 
 
 def test_presets_set_the_same_parameters_and_are_valid(tmp_path: Path) -> None:
@@ -143,7 +160,7 @@ def test_presets_set_the_same_parameters_and_are_valid(tmp_path: Path) -> None:
         assert apply_preset(name, ROOT / "presets", file)
         content = read_yaml(file)
         for section, model in models().items():
-            build(model, section, content[section], name)
+            load_section(model, section, content, file, {})
         assert file.read_text().count("#") == before.count("#")
     assert file.read_text() == before
 
@@ -163,11 +180,11 @@ def test_the_gpu_preset_is_the_headline_setting() -> None:
         3,
         v["latent_channels"],
     )
-    assert (gpu["collect"]["height"], gpu["collect"]["width"]) == (256, 256)
+    assert gpu["collect"]["size"] == [256, 256]
     assert (vae.group, vae.space, vae.latent_channels, vae.compression) == (4, 4, 8, 24)
-    assert t["channel_mult"] == [1, 2, 4, 8]
+    assert t["channels"] == [16, 32, 64, 128]
     assert t["clip_latents"] * vae.group == 32
-    unet = UNetConfig(t["channels"], tuple(t["channel_mult"]), t["blocks"], tuple(t["video_attention"]),
+    unet = UNetConfig(16, (1, 2, 4, 8), t["blocks"], tuple(t["video_attention"]),
                       tuple(t["frame_attention"]), t["head_channels"], 64)  # fmt: skip
     config = DenoiserConfig(unet, 8, 64, 64, 16, 0.3, 64, (1, 2))
     parameters = sum(p.numel() for p in Denoiser(config).unet.parameters())

@@ -402,7 +402,7 @@ def test_a_probe_finds_actions_that_are_off_by_one(stored: int, params_only: Pat
         np.savez(
             params_only / f"in/{key}.npz", image=frames, action=np.roll(moves, stored, 0), is_first=np.arange(80) == 0
         )
-    options = ("--source", "npz", "--recordings", "in", "--frame-skip", 1, "--height", 24, "--width", 24)
+    options = ("--source", "npz", "--recordings", "in", "--frame-skip", 1, "--size", "24,24")
     for extra, lag in [((), -stored), (("--recording-action-lag", -stored), 0)]:
         looked = run(params_only, "collect", *options, *extra, "--inspect", "--sheet", "sheet.png").output
         assert not (params_only / "data").exists()

@@ -184,7 +184,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(params_only: Path, run: R
 
 def test_finished_recordings_are_not_converted_again(sources: Path, tmp_path: Path) -> None:
     content = defaults()["collect"]
-    changed = {"source": "counter_strike", "recordings": str(sources / "counter_strike"), "height": 8, "width": 8}
+    changed = {"source": "counter_strike", "recordings": str(sources / "counter_strike"), "size": [8, 8]}
     params = build(CollectParams, "collect", {**content, **changed, "max_frames": 9}, "test")
     source, stop = open_source(params), StopRequest()
     spec, names = agreed_space(source, params), list(source.files.of)
@@ -461,11 +461,12 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
     # The preset compiles for a GPU; on two cores that would take minutes and change nothing that is looked at here.
     assert run(params_only, "collect").exit_code == 0
     played, content = open_episodes(params_only / "data/episodes.zarr"), read_yaml(params_only / "params.yaml")
-    for section in ("train_vae", "train"):
-        content[section]["compile"] = False
+    content["fit"]["compile"] = False
     cpu = torch.device("cpu")
 
-    vae_params = build(TrainVaeParams, "train_vae", {**content["train_vae"], "batch": 1, "clip_frames": 4}, "test")
+    vae_params = build(
+        TrainVaeParams, "train_vae", {**content["fit"], **content["train_vae"], "batch": 1, "clip_frames": 4}, "test"
+    )
     vae = VaeTrainer(vae_params, FrameClips(played, TRAIN, 4, 4), 0, cpu)
     takes_a_step(vae)
     with torch.no_grad():
@@ -479,7 +480,7 @@ def test_the_counter_strike_preset_trains(params_only: Path, run: Run) -> None:
         params_only / "data/latents.zarr", zip(random, actions, *[np.zeros((2, 3, 4))] * 2, strict=True),
         np.array([3, 6]), played.episode_seed, played.split, attributes,
     )  # fmt: skip
-    section = {**content["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05]}
+    section = {**content["fit"], **content["train"], "batch": 1, "clip_latents": 2, "ema_widths": [0.05]}
     params, store = build(TrainParams, "train", section, "test"), open_latents(params_only / "data/latents.zarr")
     config = denoiser_config(params, store)
     assert (config.unet.channels, config.unet.channel_mult, config.action_features) == (128, (1, 2, 4, 4), 4 * 51)
@@ -501,7 +502,7 @@ def test_the_document_reads_what_it_shows(sources: Path, tmp_path: Path, run: Ru
         folder.mkdir()
         (folder / block["recordings"]).symlink_to(sources / block["source"])
         content = defaults()
-        content["collect"].update({**block, "height": 16, "width": 24})
+        content["collect"].update({**block, "size": [16, 24]})
         with (folder / "params.yaml").open("w") as file:
             YAML().dump(content, file)
         result = run(folder, "collect")

@@ -48,7 +48,7 @@ def test_the_store_holds_what_happened(params_only: Path, run: Run, monkeypatch:
     for camera in CAMERAS:
         result = run(
             params_only, "collect", "--source", "lerobot", "--recordings", "arm", "--frame-skip", 1,
-            "--recording-camera", f"observation.images.{camera}", "--height", SIZE, "--width", SIZE, "--out", f"{camera}.zarr",
+            "--recording-camera", f"observation.images.{camera}", "--size", f"{SIZE},{SIZE}", "--out", f"{camera}.zarr",
         )  # fmt: skip
         assert result.exit_code == 0, result.output
         store[camera] = open_episodes(params_only / f"{camera}.zarr")

@@ -39,7 +39,7 @@ def settings_of(name: str, folder: Path, arguments: list[str], monkeypatch: pyte
 
 
 def test_there_are_switches() -> None:
-    assert {field for _, field in SWITCHES} >= {"import_env_module", "import_code", "compile", "tensorboard"}
+    assert {field for _, field in SWITCHES} >= {"import_code", "compile", "tensorboard"}
     assert "compile" in FitParams.model_fields
 
 
@@ -55,7 +55,7 @@ def test_a_switch_sets_its_parameter_and_says_so_to_other_processes(
         again = settings_of(name, params_only, list(settings.arguments), monkeypatch)
         assert (again.own, again.common) == (settings.own, settings.common)
     unsaid = settings_of(name, params_only, [], monkeypatch)
-    assert getattr(unsaid.own, field) is defaults()[name][field]
+    assert getattr(unsaid.own, field) is defaults()[MODELS[name].section_of(field, name)][field]
     assert not [argument for argument in unsaid.arguments if option in argument]
 
 
@@ -64,7 +64,7 @@ def test_a_switch_sets_its_parameter_and_says_so_to_other_processes(
     [
         (["--import-code", "true"], r"--import-code is a switch and takes no value \('true'\): say .* or --no-import-code"),
         (["--import-code=false"], r"--import-code is a switch and takes no value \('false'\)"),
-        (["--no-import-env-module", "perhaps"], r"--no-import-env-module is a switch .* \('perhaps'\)"),
+        (["--no-import-code", "perhaps"], r"--no-import-code is a switch .* \('perhaps'\)"),
         (["--inspect", "yes"], r"--inspect is a switch and takes no value \('yes'\): say --inspect$"),
         (["--import-code", "--episodes", "0"], r"collect.episodes = 0 should be"),  # the next option is not swallowed
     ],
@@ -77,5 +77,5 @@ def test_a_switch_takes_no_value(arguments: list[str], complaint: str, params_on
 
 def test_help_shows_how_a_switch_is_turned_off(params_only: Path, run: Run) -> None:
     shown = " ".join(run(params_only, "collect", "--help").output.replace("│", " ").split())
-    assert "(params.yaml: False; off: --no-import-env-module)" in shown
+    assert "(params.yaml: False; off: --no-import-code)" in shown
     assert "module:Env" in shown

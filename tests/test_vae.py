@@ -17,7 +17,7 @@ from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_o
 from oniris_core.vae.model import Vae, VaeConfig, to_uint8, to_unit
 from oniris_core.vae.perceptual import Perceptual
 from oniris_core.vae.stepping import DecoderForm, EncoderForm
-from oniris_core.vae.streaming import encode_videos
+from oniris_core.vae.streaming import encode_videos, side_by_side
 
 FACTORS = st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([1, 2])), min_size=1, max_size=3)
 
@@ -286,3 +286,10 @@ def test_a_step_at_a_time_encoder_and_decoder_give_the_same_numbers(config: VaeC
         torch.testing.assert_close(made, torch.stack([whole[0][0], whole[2][1]]), atol=1e-9, rtol=1e-9)
         _, again = form(state.select([1, 1]), parts[2][[1, 1]])
         assert torch.equal(again[0], again[1])
+
+
+def test_what_is_encoded_at_once_fits_and_the_default_is_as_it_was() -> None:
+    assert side_by_side(64, 64, 4) == (8, 32)
+    assert side_by_side(256, 256, 4) == (1, 16)
+    assert side_by_side(8192, 8192, 4) == (1, 1)
+    assert side_by_side(8, 8, 1) == (8, 32)

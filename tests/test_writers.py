@@ -143,7 +143,7 @@ class TrainingReport(Report):
 
 class LatentReport(Report):
     def write(self, folder: Path, state: int) -> None:
-        write_latent_report(folder / "out", LatentStatistics(np.zeros(2), np.ones(2) + state, 0.1), 3, 0.1)
+        write_latent_report(folder / "out", LatentStatistics(np.zeros(2), np.ones(2) + state, 0.1), 3)
 
 
 @functools.cache

@@ -102,7 +102,7 @@ def _preset(name: str, base: Path) -> tuple[TrainParams, LatentStore]:
         content = read_yaml(file)
         params = load_section(TrainParams, "train", content, file, {})
         vae = vae_config(load_section(TrainVaeParams, "train_vae", content, file, {}))
-        size = content["collect"]["height"]
+        size = content["collect"]["size"][0]
     _, C, h, w = vae.latent_shape(vae.group, size, size)
     episodes, length = 64, max(2 * params.clip_latents, 32)
     rows = episodes * length

@@ -150,7 +150,7 @@ def film(out: Path, params: Path, episodes: Path, device: str, count: int = 4, s
 def check_store(params: Path, episodes: Path) -> None:
     """Raise UserError unless the store is complete and its frames are those that the preset asks for."""
     collect = read_yaml(params)["collect"]
-    store, wanted = open_episodes(episodes), (collect["height"], collect["width"])
+    store, wanted = open_episodes(episodes), tuple(collect["size"])
     if tuple(store.frame_size) != wanted:
         raise UserError(
             f"{episodes} has frames of {store.frame_size[0]} x {store.frame_size[1]}, the preset asks for {wanted[0]} x "

@@ -254,9 +254,7 @@ def _play(params: CollectParams, seed: int, index: int, policy_sha256: str, limi
 
 
 def _environment(params: CollectParams) -> gym.Env:
-    return make_env(
-        params.env_id, params.env_kwargs, params.import_env_module, params.wrapper_calls, params.import_code
-    )
+    return make_env(params.env_id, params.env_kwargs, params.import_code, params.wrapper_calls, params.import_code)
 
 
 _loaded = cache(load_policy)

@@ -66,7 +66,7 @@ def refuse_frames(frames: int, height: int, width: int, at_once: int) -> None:
     fits = f"at most {most} frames of this size fit (max_frames), or" if most > 1 else "what fits is"
     refuse_beyond(
         copies * at_once * frames * frame, available,
-        f"collect.height x width = {height} x {width}, {frames} frames an episode, {at_once} at once,",
+        f"collect.size = [{height}, {width}], {frames} frames an episode, {at_once} at once,",
         f"{fits} frames of up to {side} x {side} pixels",
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """What all typed parameters share: strict types, no unknown keys, numbers that YAML 1.1 writers spelt as strings."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -12,6 +13,17 @@ class Params(BaseModel):
 
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how work is done and leave what comes of it as it is: no part of an artefact or a fingerprint."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset()
+    """Fields that few people need: `--help` leaves them to `--help-all`."""
+
+    SHARED: ClassVar[Mapping[str, "type[Params]"]] = {}
+    """Sections of their own whose fields this class inherits, because other stages read them too."""
+
+    @classmethod
+    def section_of(cls, field: str, section: str) -> str:
+        """The section of params.yaml that holds `field`; `section` is this class's own."""
+        return next((name for name, model in cls.SHARED.items() if field in model.model_fields), section)
 
     def as_record(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values."""

@@ -28,8 +28,9 @@ from oniris_core.config.reader import load_section, parse_value, read_yaml
 S = TypeVar("S", bound=Params)
 
 PARAMS_FILE = Path("params.yaml")
+HELP_ALL = "--help-all"
 OUT_OF_MEMORY = "out of memory; lower batch, clip length or frame size"
-PANEL = "Parameters: "  # the help shows the options of a section under this and the section's name
+PANEL, ADVANCED = "Parameters", "Advanced"  # the help shows the options of a section under these and its name
 
 
 class Settings(Generic[S]):
@@ -100,6 +101,9 @@ class StageCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line. A switch that is given a value is refused with how it is said."""
+        if HELP_ALL in args:
+            ctx.meta[HELP_ALL] = True
+            args = ["--help"]
         for option in self.params:
             switches = [*option.opts, *option.secondary_opts] if getattr(option, "is_flag", False) else []
             for name in switches:
@@ -112,18 +116,22 @@ class StageCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Show each parameter with its value in params.yaml, where that can be read."""
+        """Show each parameter with its value in params.yaml, where that can be read; advanced ones if all are asked for."""
         try:
             content = read_yaml(PARAMS_FILE)
         except UserError:
             content = {}
         before = [(option, getattr(option, "help", None), option.secondary_opts) for option in self.params]
+        advanced = 0
         for option, text, off in before:
-            section = (getattr(option, "rich_help_panel", None) or "").removeprefix(PANEL)
+            panel, _, section = (getattr(option, "rich_help_panel", None) or "").partition(": ")
+            option.hidden = panel == ADVANCED and HELP_ALL not in ctx.meta  # type: ignore[attr-defined]
+            advanced += option.hidden  # type: ignore[attr-defined]
             notes = [f"params.yaml: {content[section][option.name]}"] if option.name in content.get(section, {}) else []
             notes += [f"off: {off[0]}"] if off else []
             option.help = f"{text} ({'; '.join(notes)})" if notes else text  # type: ignore[attr-defined]
             option.secondary_opts = []  # a column of their own would leave the texts no room
+        self.epilog = f"{HELP_ALL} shows {advanced} more, which few need." if advanced else None
         super().format_help(ctx, formatter)
         for option, text, off in before:
             option.help, option.secondary_opts = text, off  # type: ignore[attr-defined]
@@ -158,8 +166,9 @@ def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Call
 
     def decorate(main: Callable[..., None]) -> typer.Typer:
         paths = list(inspect.signature(main).parameters.values())[1:]
-        fields = {field: (section, info) for section, m in (("common", CommonParams), (name, model))
-                  for field, info in m.model_fields.items()}  # fmt: skip
+        sections: list[tuple[str, type[Params]]] = [("common", CommonParams), *model.SHARED.items(), (name, model)]
+        fields = {field: (section, m, info) for section, m in sections
+                  for field, info in m.model_fields.items() if m.section_of(field, section) == section}  # fmt: skip
 
         def command(**options: Any) -> None:
             arguments = [_as_argument(option, value) for option, value in options.items()
@@ -167,10 +176,11 @@ def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Call
                          if value is not None and (option in fields or value is not False)]  # fmt: skip
             file = options.pop("params")
             given: dict[str, dict[str, Any]] = {"common": {}, name: {}}
-            for field, (section, _) in fields.items():
+            for field, (section, _, _) in fields.items():
                 value = options.pop(field)
                 if value is not None:
-                    given[section][field] = parse_value(value) if isinstance(value, str) else value
+                    of = given["common" if section == "common" else name]
+                    of[field] = parse_value(value) if isinstance(value, str) else value
             content = read_yaml(file)
             settings = Settings(
                 load_section(CommonParams, "common", content, file, given["common"]),
@@ -186,7 +196,7 @@ def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Call
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [_for_typer(p) for p in paths]
             + [_params_option()]
-            + [_option(field, section, info) for field, (section, info) in fields.items()]
+            + [_option(field, section, m, info) for field, (section, m, info) in fields.items()]
         )  # fmt: skip
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(cls=StageCommand, context_settings={"help_option_names": ["-h", "--help"]})(command)
@@ -207,13 +217,13 @@ def _params_option() -> inspect.Parameter:
     return inspect.Parameter("params", inspect.Parameter.KEYWORD_ONLY, default=PARAMS_FILE, annotation=annotation)
 
 
-def _option(field: str, section: str, info: FieldInfo) -> inspect.Parameter:
+def _option(field: str, section: str, model: type[Params], info: FieldInfo) -> inspect.Parameter:
     """A switch where the parameter is true or false, and elsewhere an option whose text is read as params.yaml would be."""
     name = field.replace("_", "-")
     kind, names = (bool, f"--{name}/--no-{name}") if info.annotation is bool else (str, f"--{name}")
     option = typer.Option(
         names, help=info.description or "", metavar=None if kind is bool else "VALUE", show_default=False,
-        rich_help_panel=PANEL + section,
+        rich_help_panel=f"{ADVANCED if field in model.ADVANCED else PANEL}: {section}",
     )  # fmt: skip
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -233,6 +243,7 @@ def _announce(
         return
     for section, params in (("common", settings.common), (name, settings.own)):
         for field in given[section]:
-            value, before = params.model_dump(mode="json")[field], in_file[section][field]
+            place = params.section_of(field, section)
+            value, before = params.model_dump(mode="json")[field], in_file[place][field]
             if value != before:
-                say(f"note: {section}.{field} = {value} ({file} has {before}); `dvc repro` will follow {file}")
+                say(f"note: {place}.{field} = {value} ({file} has {before}); `dvc repro` will follow {file}")

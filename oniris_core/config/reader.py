@@ -14,7 +14,7 @@ from oniris_core.common.naming import nearest
 from oniris_core.config.base import Params
 from oniris_core.config.gone import GONE
 
-SECTIONS = ("common", "collect", "train_vae", "encode", "train", "render", "play", "policy")
+SECTIONS = ("common", "collect", "fit", "train_vae", "encode", "train", "render", "play", "policy")
 
 P = TypeVar("P", bound=Params)
 
@@ -78,7 +78,8 @@ def build(model: type[P], section: str, values: Mapping[str, Any], source: str) 
 def _explain(error: ValidationError, model: type[Params], section: str) -> str:
     # A misspelt name is the cause of the missing one: it comes first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    name = ".".join([section, *(str(part) for part in first["loc"])])
+    name = ".".join([model.section_of(str(first["loc"][0]), section) if first["loc"] else section,
+                     *(str(part) for part in first["loc"])])  # fmt: skip
     if first["type"] == "extra_forbidden":
         if (section, str(first["loc"][-1])) in GONE:
             return f"{name} is gone: {GONE[section, str(first['loc'][-1])]}"
@@ -94,9 +95,18 @@ def _explain(error: ValidationError, model: type[Params], section: str) -> str:
 def load_section(
     model: type[P], section: str, content: Mapping[str, Any], path: Path, overrides: Mapping[str, Any]
 ) -> P:
-    """One section of `content`, read from the parameter file `path`, with `overrides` in place of its values."""
+    """One section of `content`, read from the parameter file `path`, with `overrides` in place of its values.
+
+    The sections that it shares with others (`Params.SHARED`) are read too, and are part of what is returned.
+    """
+    shared = dict[str, Any]()
+    for name, part in model.SHARED.items():
+        for field in part.model_fields:
+            if field in content.get(section, {}):
+                raise UserError(f"{path}: {section}.{field} is gone: it is {name}.{field} now")
+        shared |= load_section(part, name, content, path, {}).model_dump()
     if section not in content:
         raise UserError(f"{path}: section '{section}' is missing")
     # The file itself must be right, whatever is overridden: an option must not hide a mistake in it.
-    base = build(model, section, content[section], str(path))
+    base = build(model, section, {**shared, **content[section]}, str(path))
     return base if not overrides else build(model, section, {**base.model_dump(), **overrides}, "option")

@@ -116,7 +116,7 @@ class Beside:
     async def _once(self, dream: Session) -> bool:
         """Play the next latent frame; False where there is none."""
         if self._truth is None:
-            self._truth = await self._in(lambda: Truth(self._house.starts, self._house.params.import_code, dream.group))
+            self._truth = await self._in(lambda: Truth(self._house.starts, self._house.import_code, dream.group))
         truth = self._truth
         if not self._is_beside(dream):
             self._of = None

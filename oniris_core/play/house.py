@@ -43,6 +43,8 @@ class House:
         no_truth: why the true simulator cannot be shown; None: it can.
         params: of the stage.
         folder: for recordings.
+        context_latents: true latent frames a dream starts from, unless the player says otherwise.
+        import_code: allow a true simulator whose code is not Gymnasium's.
         model, simulator, recorder: one thread each; work waits in line, one piece of each player at a time.
         recordings: the files that were saved, by the name under which they can be fetched.
     """
@@ -58,6 +60,8 @@ class House:
     no_truth: str | None
     params: PlayParams
     folder: Path
+    context_latents: int
+    import_code: bool
     model: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
     simulator: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "simulator"))
     recorder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "recorder"))

@@ -27,7 +27,7 @@ def open_house(
 
     Args:
         world, codec: of the same VAE.
-        rendering: how the fine sampler samples.
+        rendering: how the fine sampler samples, what a dream starts from, and whether code of others may run.
         starts: where dreams begin.
         params: of the stage.
         folder: for recordings.
@@ -43,26 +43,26 @@ def open_house(
     if not long_enough:
         raise UserError(f"{named}: a dream starts from {1 + c} frames at least, but no episode there is so long")
     starts = Starts(tuple(long_enough), starts.record)
-    latents = min(params.context_latents, max(start.latents(c) for start in starts.starts))
+    latents = min(rendering.context_latents, max(start.latents(c) for start in starts.starts))
     first = next(start for start in starts.starts if start.latents(c) >= latents)
     steppers, qualities, chosen = measured(
         lambda sampler: Stepper(world, codec, sampler), Sampler.of(rendering), first, latents, params.quality,
         c / starts.frame_rate,
     )  # fmt: skip
-    reason, meanings = _why_no_truth(starts, params, first, latents, c)
+    reason, meanings = _why_no_truth(starts, rendering.import_code, first, latents, c)
     found = controls(starts.record.get("env_id"), world.action_spec, meanings)
     return House(
         steppers, qualities, chosen, starts, world.action_spec, found, resting(world.action_spec, found), reader_of(starts),
-        reason, params, folder,
+        reason, params, folder, rendering.context_latents, rendering.import_code,
     )  # fmt: skip
 
 
 def _why_no_truth(
-    starts: Starts, params: PlayParams, start: Start, latents: int, c: int
+    starts: Starts, import_code: bool, start: Start, latents: int, c: int
 ) -> tuple[str | None, tuple[str, ...]]:
     """Why the simulator cannot be played beside a dream (None: it can), and what it calls its actions."""
     try:
-        truth = Truth(starts, params.import_code, c)
+        truth = Truth(starts, import_code, c)
         truth.begin(start, latents)
         truth.step(np.repeat(start.actions[-1:], c, axis=0))
         meanings = truth.meanings()

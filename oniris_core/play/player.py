@@ -15,13 +15,14 @@ from oniris_core.common.errors import OnirisError
 from oniris_core.play.beside import Beside
 from oniris_core.play.house import House
 from oniris_core.play.recording import Played, Saved, collect_command, save
-from oniris_core.play.session import Session, inflated
+from oniris_core.play.session import HISTORY, MOMENTS, Session, inflated
 from oniris_core.play.web import protocol as say
 from oniris_core.play.web.connection import Connection, plain
 
 T = TypeVar("T")
 _FUTURES = 4
 _WAITING = 32  # requests that may wait
+SAVES = 100  # recordings that may be saved before the server is started again
 
 
 class Player:
@@ -169,10 +170,8 @@ class Player:
         self._start = wanted.start
 
         def begin() -> Session:
-            return Session(
-                house.steppers, house.starts.starts[wanted.start], wanted.latents, self._seed,
-                moments=house.params.moments, history=house.params.history,
-            )  # fmt: skip
+            start = house.starts.starts[wanted.start]
+            return Session(house.steppers, start, wanted.latents, self._seed, moments=MOMENTS, history=HISTORY)
 
         self._session = await self._in(house.model, begin)
         self._beside.go_with(self._session)
@@ -216,8 +215,8 @@ class Player:
 
     async def _save(self, session: Session) -> None:
         house = self._house
-        if len(house.recordings) >= 3 * house.params.saves:
-            self._say("saved", json.dumps({"t": "saved", "why": "as many recordings are saved as play.saves allows"}))
+        if len(house.recordings) >= 3 * SAVES:
+            self._say("saved", json.dumps({"t": "saved", "why": f"{SAVES} recordings are all that a server saves"}))
             return
         dreamt, truth = played(session), self._beside.played(session)
 

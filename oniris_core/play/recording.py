@@ -87,7 +87,7 @@ def collect_command(
     flow = str(space).replace("'", "").replace("{kind:", "{kind:")
     return (
         f"python -m stages.collect --source npz --recordings {folder / kind} --recording-action-space '{flow}' "
-        f"--recording-frame-rate {frames_per_second:g} --height {frame_size[0]} --width {frame_size[1]} --frame-skip 1"
+        f"--recording-frame-rate {frames_per_second:g} --size {frame_size[0]},{frame_size[1]} --frame-skip 1"
     )
 
 

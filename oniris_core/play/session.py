@@ -14,7 +14,11 @@ from oniris_core.data.episodes.starts import Start
 from oniris_core.sampling.stepper import Moment, Stepper
 
 NOISE = 2**32
-"""Row b of noise s has the seed s * NOISE + b, as in `oniris_core.sampling.rollout`."""
+"""Row b of noise s has the seed s * NOISE + b, as in `oniris_core.rollout`."""
+MOMENTS = 24
+"""States of the model kept for each player; between them a rewind computes again."""
+HISTORY = 4000
+"""Latent frames that one can rewind through; older ones are forgotten."""
 _RECENT = 4  # the last moments are all kept: most rewinds are short
 
 

@@ -11,6 +11,20 @@ from oniris_core.environment.stable_baselines import BaselinesVecEnv
 from oniris_core.policy.judge import Act, Tick
 from oniris_core.policy.params import PolicyParams
 
+POINTS = 10
+"""Times in a training at which returns inside and outside are compared."""
+ROLLOUT_STEPS = 64
+"""Decisions of each dream between two updates."""
+BATCH = 64
+"""Decisions of a minibatch; they divide those of an update."""
+EPOCHS = 4
+"""Passes over the decisions of an update."""
+LR = 3e-4
+GAMMA = 0.99
+"""Discount of a reward one decision later."""
+ENTROPY = 0.01
+"""Weight of the entropy of actions in the loss."""
+
 
 def train(
     envs: DecisionVectorEnv, params: PolicyParams, seed: int, device: str, tick: Tick, at: Callable[[int, Act], None]
@@ -23,17 +37,17 @@ def train(
         seed: of the policy and its actions.
         device: where the policy computes.
         tick: called after each step; may raise to stop.
-        at: told of `params.points` moments of the training: decisions taken, and who plays by then.
+        at: told of POINTS moments of the training: decisions taken, and who plays by then.
     """
     kind = "MlpPolicy" if params.observations == "latents" else "CnnPolicy"
     around = BaselinesVecEnv(envs)
     around.seed(seed)
     ppo = PPO(
-        kind, around, learning_rate=params.lr, n_steps=params.rollout_steps, batch_size=params.batch, n_epochs=params.epochs,
-        gamma=params.gamma, ent_coef=params.entropy, seed=seed, device=device,
+        kind, around, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS, gamma=GAMMA,
+        ent_coef=ENTROPY, seed=seed, device=device,
     )  # fmt: skip
-    for point in range(1, params.points + 1):
-        wanted = round(params.steps * point / params.points)
+    for point in range(1, POINTS + 1):
+        wanted = round(params.steps * point / POINTS)
         if wanted > ppo.num_timesteps:
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=point == 1)
         at(ppo.num_timesteps, player(ppo))

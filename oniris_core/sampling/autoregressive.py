@@ -10,19 +10,23 @@ import torch
 from torch import Tensor
 
 from oniris_core.common.seeds import torch_generator
-from oniris_core.sampling.params import RenderParams
+from oniris_core.sampling.params import SIGMA_MAX, RenderParams
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import dpm_solver
 from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.rollout_state import RolloutState
 
+RHO = 3.0
+"""Curvature of the noise schedule."""
+CONTEXT_SIGMA = 0.07
+"""Noise level that the past is declared to have: one declared to be exact keeps its mistakes (docs/recipe.md)."""
 FEWEST_SLOTS = 16
 """Frames a rollout's attention has room for at first; twice as many whenever they are full, up to the window."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a frame is generated; see `oniris_core.sampling.params.RenderParams`; params.yaml has the same defaults.
+    """How a frame is generated; see `oniris_core.sampling.params.RenderParams` and the numbers above for the meanings.
 
     Raises:
         ValueError: no steps, or a noise level that is not above 0 or out of order.
@@ -43,7 +47,7 @@ class Sampler:
     @staticmethod
     def of(params: RenderParams) -> "Sampler":
         """The sampler that the parameters describe."""
-        return Sampler(params.solver_steps, params.sigma_max, params.sigma_min, params.rho, params.context_sigma)
+        return Sampler(params.solver_steps, SIGMA_MAX, params.sigma_min, RHO, CONTEXT_SIGMA)
 
 
 @torch.inference_mode()

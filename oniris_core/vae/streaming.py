@@ -7,6 +7,20 @@ import torch
 
 from oniris_core.vae.model import Vae, VaeCache
 
+PIXELS_AT_ONCE = 2**22
+"""Pixels that the encoder is given at once: 8 episodes of 64 x 64, 128 frames of each."""
+
+
+def side_by_side(height: int, width: int, group: int) -> tuple[int, int]:
+    """Episodes to encode side by side, 1 to 8, and groups of each at once, 1 to 32: only speed and memory depend on them.
+
+    Args:
+        height, width: pixels of a frame.
+        group: frames of a group.
+    """
+    groups = max(PIXELS_AT_ONCE // (height * width * group), 1)
+    return min(max(groups // 32, 1), 8), min(groups, 32)
+
 
 def encode_stream(vae: Vae, chunks: Iterable[np.ndarray], device: torch.device) -> Iterator[np.ndarray]:
     """Latents of one video.

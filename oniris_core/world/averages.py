@@ -81,7 +81,7 @@ class Averages:
         if not self.snapshots:
             raise UserError(
                 f"render.ema_width = {width:g} is not in {self.folder}; there are: "
-                f"{', '.join(f'{w:g}' for w in self.widths)}, and no snapshots to make others from (train.ema_snapshots)"
+                f"{', '.join(f'{w:g}' for w in self.widths)}, and no snapshots to make others from"
             )
         weights, error = self.combination(width)
         if error > TOLERANCE:

@@ -40,7 +40,7 @@ class UNetConfig:
         if height % factor or width % factor:
             raise UserError(
                 f"latents of {height} x {width} cannot be halved {len(self.channel_mult) - 1} times: "
-                "give train.channel_mult fewer entries or choose another frame size"
+                "give train.channels fewer entries or choose another frame size"
             )
 
 

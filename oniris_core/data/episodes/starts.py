@@ -89,7 +89,7 @@ def open_starts(path: Location | str, count: int, least: int) -> Starts:
     if not long_enough:
         longest = max(len(start.frames) for start in found.starts)
         raise UserError(f"{path}: a dream starts from {least} frames, but the longest episode has {longest}: "
-                        "lower play.context_latents")  # fmt: skip
+                        "lower render.context_latents")  # fmt: skip
     return Starts(long_enough[:count], found.record)
 
 

@@ -65,7 +65,7 @@ def make_env(
             that does not exist or cannot be made.
     """
     if ":" in env_id and not import_module:
-        raise UserError(f"env_id '{env_id}' would import the code of a module; allow it with import_env_module: true")
+        raise UserError(f"env_id '{env_id}' would import the code of a module; allow it with import_code: true")
     if "render_mode" in kwargs:
         raise UserError("env_kwargs must not set render_mode: frames are recorded with rgb_array")
     known_id = _register(env_id)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from oniris_core.config.base import Count, Float, Params, Positive, Share
+from oniris_core.config.base import Count, Float, Ints, Params, Positive, Share
 
 
 def _calls(wrappers: list[Any]) -> list[Any]:
@@ -21,40 +21,43 @@ class CollectParams(Params):
 
     # Where and how long episodes are played, or where recordings lie: not what they hold.
     OPERATIONAL: ClassVar[frozenset[str]] = frozenset({
-        "workers", "dask_address", "episode_timeout_s", "failures_allowed", "short_frames", "recordings",
+        "workers", "dask_address", "episode_timeout_s", "failures_allowed", "recordings",
+    })  # fmt: skip
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({
+        "env_kwargs", "resize", "random_actions", "dask_address", "episode_timeout_s", "failures_allowed",
+        "recording_action_key", "recording_action_space", "recording_action_lag", "recording_skipped_actions",
+        "recording_camera", "recording_frame_rate",
     })  # fmt: skip
 
     env_id: str = Field(description="Gymnasium id with its version, such as LunarLander-v3")
     env_kwargs: dict[str, Any] = Field(description="keyword arguments of gymnasium.make")
-    import_env_module: bool = Field(description="allow ids of the form module:Env, which import that module's code")
     wrappers: Annotated[list[Any], AfterValidator(_calls)] = Field(
         description="Gymnasium wrappers by dotted name, innermost first; {name: {argument: value}} passes arguments"
     )
     import_code: bool = Field(
-        description="allow `policy`, and wrappers from outside Gymnasium: both run code of others"
+        description="allow `policy`, ids of the form module:Env and wrappers from outside Gymnasium: all run code of others"
     )
     episodes: Annotated[int, Field(ge=1, le=2**20)] = Field(description="episodes to play")
     max_frames: Positive = Field(description="frames recorded of an episode at most, the reset frame among them")
-    height: Positive = Field(description="height of a recorded frame, pixels")
-    width: Positive = Field(description="width of a recorded frame, pixels")
+    size: Annotated[tuple[Positive, Positive], Field(strict=False)] = Field(
+        description="height and width of a recorded frame, pixels"
+    )
     resize: Literal["stretch", "pad"] = Field(
         description="a screen of another shape is stretched, or keeps its aspect and is padded with black"
     )
     frame_skip: Positive = Field(description="environment steps from one recorded frame to the next")
-    frames_per_action: Positive = Field(description="recorded frames for which an action is held")
-    frames_per_action_max: Count = Field(
-        description="hold an action for frames_per_action to this many frames, drawn anew each time (0: no drawing)"
+    frames_per_action: Annotated[Ints, Field(min_length=2, max_length=2)] = Field(
+        description="recorded frames for which an action is held: from the first to the second number, drawn each time"
     )
-    random_share: Share = Field(description="share of episodes played at random")
-    heuristic_share: Share = Field(description="share played by a heuristic (random where there is none)")
-    heuristic_noise: Share = Field(description="share of random actions in those: from 0 up to this, drawn per episode")
+    heuristic_share: Share = Field(
+        description="share of episodes played by a heuristic (random where there is none); the others are played at random"
+    )
     policy: str = Field(
         description="module:callable, or a saved policy: TorchScript (.pt) or Stable-Baselines3 (.zip); empty: none"
     )
     policy_share: Share = Field(description="share of episodes played by `policy`")
-    policy_noise: Share = Field(description="share of random actions in those: from 0 up to this, drawn per episode")
-    action_noise: Annotated[Float, Field(ge=0)] = Field(
-        description="deviation of Gaussian noise on Box actions of heuristic and policy, in half ranges"
+    random_actions: Share = Field(
+        description="share of random actions in episodes of heuristic and policy: from 0 up to this, drawn per episode"
     )
     held_out_share: Share = Field(description="share of episodes kept from training, for evaluation")
     workers: Count = Field(description="worker processes (0: as many as there are cores)")
@@ -63,7 +66,6 @@ class CollectParams(Params):
     failures_allowed: Count = Field(
         description="episodes that may crash or hang and be left out before collection stops"
     )
-    short_frames: Count = Field(description="a note says how many episodes have fewer frames than this")
     # The rest has defaults, so that a params.yaml from before there were recordings goes on working.
     source: Literal[
         "environment", "videos", "pictures", "npz", "zarr", "robomimic", "lerobot", "minari", "counter_strike"
@@ -94,7 +96,7 @@ class CollectParams(Params):
     def as_record(self) -> dict[str, Any]:
         """What the result depends on: no number of workers, no path, and nothing that the chosen source does not use."""
         of_recordings = {name for name in type(self).model_fields if name.startswith("recording")} | {"source"}
-        for_both = {"max_frames", "height", "width", "resize", "frame_skip", "held_out_share"}
+        for_both = {"max_frames", "size", "resize", "frame_skip", "held_out_share"}
         unused = (
             of_recordings if self.source == "environment" else set(type(self).model_fields) - of_recordings - for_both
         )
@@ -102,19 +104,31 @@ class CollectParams(Params):
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> "CollectParams":
-        total = self.random_share + self.heuristic_share + self.policy_share
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"random_share, heuristic_share and policy_share must add up to 1, not {total:g}")
+        total = self.heuristic_share + self.policy_share
+        if total > 1 + 1e-9:
+            raise ValueError(f"heuristic_share and policy_share must add up to at most 1, not {total:g}")
         if bool(self.policy) != (self.policy_share > 0):
             raise ValueError("policy and policy_share belong together: set both, or neither")
         if self.policy and not self.import_code:
             raise ValueError(f"policy '{self.policy}' would run code of others; allow it with import_code: true")
-        if 0 < self.frames_per_action_max < self.frames_per_action:
-            raise ValueError(
-                f"frames_per_action_max = {self.frames_per_action_max} must be 0 or at least "
-                f"frames_per_action = {self.frames_per_action}"
-            )
+        if self.frames_per_action[0] > self.frames_per_action[1]:
+            raise ValueError(f"frames_per_action must not fall, not {list(self.frames_per_action)}")
         return self
+
+    @property
+    def height(self) -> int:
+        """Of a recorded frame, pixels."""
+        return self.size[0]
+
+    @property
+    def width(self) -> int:
+        """Of a recorded frame, pixels."""
+        return self.size[1]
+
+    @property
+    def random_share(self) -> float:
+        """Share of episodes played at random: what heuristic and policy leave."""
+        return max(1 - self.heuristic_share - self.policy_share, 0.0)
 
     @property
     def wrapper_calls(self) -> list[tuple[str, dict[str, Any]]]:

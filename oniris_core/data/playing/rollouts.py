@@ -14,7 +14,6 @@ from oniris_core.data.playing.flat_actions import FlatBox
 from oniris_core.data.playing.heuristics import Policy, heuristic_for
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.data.playing.policies import PolicyMaker, played_action
-from oniris_core.data.rows.actions import action_spec
 
 REPEATED_ROWS = 8
 """Rows that are played twice to see whether an environment is deterministic."""
@@ -34,7 +33,7 @@ def longest(env: gym.Env, params: CollectParams) -> int:
 
 
 def who_plays(index: int, params: CollectParams, seed: int) -> tuple[str, float]:
-    """Who plays episode `index`, "random", "heuristic" or "policy", and how much of the set noise it gets, 0 to 1."""
+    """Who plays episode `index`, "random", "heuristic" or "policy", and how many of the set random actions, 0 to 1."""
     rng = numpy_rng(seed, "policy", index)
     lot, noise = rng.random(), rng.random()
     if lot < params.random_share:
@@ -69,11 +68,11 @@ def _player(env: gym.Env, params: CollectParams, seed: int, index: int, make_pol
     who, noise = who_plays(index, params, seed)
     if who == "policy":
         assert make_policy is not None
-        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.policy_noise, 0)
+        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.random_actions, 0)
     heuristic = heuristic_for(env) if who == "heuristic" else None
     if heuristic is None:
         return _Player(None, "random play", 1.0, 0)
-    random_share = noise * min(params.heuristic_noise, heuristic.most_noise)
+    random_share = noise * min(params.random_actions, heuristic.most_noise)
     return _Player(heuristic.make(env), f"the heuristic of {params.env_id}", random_share, heuristic.most_frames)
 
 
@@ -111,7 +110,7 @@ def play_episode(
         if player.policy is None or rng.random() < player.random_share:
             action = env.action_space.sample()
         else:
-            action = _chosen(env.action_space, player, observation, params.action_noise, rng)
+            action = _chosen(env.action_space, player, observation)
         for _ in range(_hold(params, player.most_frames, rng)):
             observation, reward, ends, cut = advance(env, action, params.frame_skip)
             if (screen := screen_of(env)).shape != shape:
@@ -145,27 +144,20 @@ def repeats_itself(
     return all(np.array_equal(getattr(again, name), getattr(played, name)[:rows]) for name in names)
 
 
-def _chosen(space: gym.Space, player: _Player, observation: Any, noise: float, rng: np.random.Generator) -> Any:
-    """The action of a heuristic or policy, with Gaussian noise where that is asked for and the space is a Box."""
+def _chosen(space: gym.Space, player: _Player, observation: Any) -> Any:
+    """The action of a heuristic or policy."""
     assert player.policy is not None
     given = player.policy(observation)
     if isinstance(space, FlatBox) and not isinstance(given, np.ndarray):
         return space.flat(given)
-    action = played_action(space, given, player.name)
-    if not noise or not isinstance(space, gym.spaces.Box):
-        return action
-    spec = action_spec(space)
-    half = (np.array(spec.high) - np.array(spec.low)) / 2
-    if isinstance(space, FlatBox):
-        return space.nearest(action + noise * half * rng.standard_normal(action.shape))
-    return np.clip(action + noise * half * rng.standard_normal(action.shape), space.low, space.high).astype(space.dtype)
+    return played_action(space, given, player.name)
 
 
 def _hold(params: CollectParams, most: int, rng: np.random.Generator) -> int:
     """Recorded frames for which the next action is held."""
-    held = params.frames_per_action
-    if params.frames_per_action_max:
-        held = int(rng.integers(held, params.frames_per_action_max + 1))
+    held, longest_held = params.frames_per_action
+    if held < longest_held:
+        held = int(rng.integers(held, longest_held + 1))
     return min(held, most) if most else held
 
 

@@ -43,6 +43,9 @@ from oniris_core.evaluation.scores.frechet import frechet_distance
 from oniris_core.evaluation.scores.intervals import Bootstrap
 from oniris_core.sampling.params import RenderParams
 
+PROBES = 3
+"""Networks that read actions off frames, or tell generated frames from true ones: their answers are averaged."""
+
 SPREAD_HORIZONS = (4, 16, 32)
 
 RESAMPLES = 1000
@@ -199,7 +202,7 @@ def evaluate(
     told, reasons, verdict = measure_told_apart(
         rollouts, simulated, reader, c, bootstrap,
         # Half as many steps as for actions: there are fewer crops to learn from.
-        probes=params.probes, steps=-(-params.probe_steps // 2), seed=seed,
+        probes=PROBES, steps=-(-params.probe_steps // 2), seed=seed,
         device=dreamer.stepper.device, progress=progress, stop=stop,
     )  # fmt: skip
     metrics |= told
@@ -238,14 +241,14 @@ def _learn(
 ) -> tuple[ActionProbe | None, list[LearnedQuantity]]:  # fmt: skip
     """The action probe, and readers of what has to be learned from recorded states."""
     to_learn = [q for q in reader.quantities if q.read is None] if reader is not None and states.shape[1] else []
-    with progress("render: steps of the probes", (params.probes + len(to_learn)) * params.probe_steps) as meter:
+    with progress("render: steps of the probes", (PROBES + len(to_learn)) * params.probe_steps) as meter:
 
         def tick() -> None:
             stop.raise_if_set()
             meter.advance()
 
         probe = train_probe(
-            store, reader, c, probes=params.probes, steps=params.probe_steps, seed=seed, device=dreamer.stepper.device,
+            store, reader, c, probes=PROBES, steps=params.probe_steps, seed=seed, device=dreamer.stepper.device,
             tick=tick,
         )  # fmt: skip
         learned = [

@@ -65,13 +65,13 @@ class EvaluationSet:
     def to_json(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """What the set is and how it was recorded; `attributes` are those of the episode store."""
         params = attributes.get("params") or {}
-        cadence = ("frame_skip", "frames_per_action", "height", "width", "resize")
+        cadence = {name: params.get(name) for name in ("frame_skip", "frames_per_action", "resize")}
         return {
             "env_id": attributes.get("env_id"),
             "env_kwargs": attributes.get("env_kwargs"),
             "wrappers": params.get("wrappers"),
             "versions": attributes.get("versions"),
-            "cadence": {name: params.get(name) for name in cadence},
+            "cadence": {**cadence, "size": list(self.truth.shape[2:4])},
             "context_rows": self.last_context_row + 1,
             "seeds": self.seeds.tolist(),
             "actions": [self.row_actions(k).tolist() for k in range(len(self.seeds))],

@@ -62,6 +62,13 @@ class Rollouts:
         return self.samples[:, 0]
 
 
+def side_by_side(device: torch.device, height: int, width: int) -> int:
+    """How many rollouts to generate side by side: only speed depends on it. `height` and `width` are a frame's, pixels."""
+    if device.type == "cpu":
+        return 32
+    return min(max(2**21 // (height * width), 32), 512)  # a GPU is not busy with fewer, and has memory for no more
+
+
 @dataclass(frozen=True)
 class Dreamer:
     """A world model ready to go on from the episodes of a latent store.

@@ -28,6 +28,7 @@ from oniris_core.play.web.protocol import MOST_BYTES, parse
 
 PAGE = Path(__file__).parent / "page"
 _SECOND, _AT_ONCE = 80.0, 160.0  # messages a page may send
+KEEP_SECONDS = 600.0  # for which the dream of a page that has gone waits for it
 _SOCKETS = 64  # open at once, players or not
 _TEXT = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -259,7 +260,7 @@ class Server:
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(5)
-            longest = 60 * self._house.params.keep_minutes
+            longest = KEEP_SECONDS
             now = time.monotonic()
             for key, seat in list(self._seats.items()):
                 is_away = seat.player.connection is None and now - seat.player.left_at > longest
@@ -268,9 +269,7 @@ class Server:
 
     def _hello(self) -> dict[str, object]:
         house = self._house
-        about = greeting(
-            house.starts, house.group, house.spec, house.controls, house.rest, house.params.context_latents
-        )
+        about = greeting(house.starts, house.group, house.spec, house.controls, house.rest, house.context_latents)
         return {
             **about, "qualities": {k: vars(q) for k, q in house.qualities.items()}, "quality": house.chosen,
             "players": house.params.players, "why": house.no_truth or "",

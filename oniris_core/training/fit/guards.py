@@ -12,13 +12,17 @@ SMOOTH = 20
 """Steps over which the error is averaged before it is compared with its lowest."""
 
 
+EXPLOSION = 20.0
+"""A training stops when its error is this many times the lowest it had."""
+
+
 class Guard:
     """Watches the loss, the gradient and the error of every step.
 
     Args:
         state: of the training; steps that are left out are counted in it.
         gauge: the logged value that stands for the error, above 0.
-        params: how many steps may be left out, and what counts as an explosion.
+        params: how many steps may be left out.
         describe: says where the data of a step came from.
         name: of the training.
     """
@@ -51,7 +55,7 @@ class Guard:
         Called for every step, in order.
         """
         mean = self._take(step)
-        if mean > self._params.explosion * self._lowest:
+        if mean > EXPLOSION * self._lowest:
             raise self._error(
                 f"the error ({self._gauge}) has exploded: {mean:.3g} over the steps to {step}, it was {self._lowest:.3g}",
                 step,

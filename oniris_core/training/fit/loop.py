@@ -22,7 +22,7 @@ from oniris_core.training.fit.guards import Guard
 from oniris_core.training.fit.machine.distributed import Ranks, average_of_ranks, from_first, of_all_ranks
 from oniris_core.training.fit.machine.graphs import Replayed
 from oniris_core.training.fit.machine.read_ahead import read_ahead
-from oniris_core.training.fit.params import FitParams
+from oniris_core.training.fit.params import TrainingParams
 from oniris_core.training.fit.state import TrainState
 from oniris_core.training.fit.trainer import Outcome, Run, Trainer
 from oniris_core.training.fit.watch.stopwatch import Stopwatch, summary
@@ -30,11 +30,14 @@ from oniris_core.training.fit.watch.stopwatch import Stopwatch, summary
 RECENT = 50
 """Steps over which the progress bar averages."""
 
+CHECKPOINT_SECONDS = 600.0
+"""From one checkpoint to the next at most."""
+
 READ_EVERY = 32
 """On a GPU the losses and norms of so many steps are read at once: to read one means to wait for it."""
 
 
-def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]:
+def fit(trainer: Trainer[Any], params: TrainingParams, run: Run) -> dict[str, Tensor]:
     """Train to `params.steps` steps, or as many as `params.minutes` allow, from the last checkpoint if there is one.
 
     Losses and norms are read after every step on a CPU, after every `READ_EVERY` steps on a GPU, and before a checkpoint;
@@ -113,11 +116,7 @@ def fit(trainer: Trainer[Any], params: FitParams, run: Run) -> dict[str, Tensor]
             state.step = step + 1
             now = time.perf_counter()
             share = budget.share(state.step)
-            due = (
-                state.step % params.checkpoint_every == 0
-                or now - saved_at > 60 * params.checkpoint_minutes
-                or share >= 1
-            )
+            due = state.step % params.checkpoint_every == 0 or now - saved_at > CHECKPOINT_SECONDS or share >= 1
             if not due and len(unread) < every:
                 continue
             stopping = _read(unread, state, params.steps, mark, run)
@@ -155,7 +154,7 @@ class Budget:
     Minutes of an interrupted run count, those in which nothing ran do not.
     """
 
-    def __init__(self, params: FitParams, state: TrainState):
+    def __init__(self, params: TrainingParams, state: TrainState):
         self._steps, self._seconds = params.steps, 60 * params.minutes
         spent = state.history.get("seconds")
         self._start = time.perf_counter() - (float(spent.nansum()) if spent is not None else 0.0)
@@ -233,7 +232,7 @@ def _logs(outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _progress(trainer: Trainer[Any], params: FitParams, run: Run) -> Iterator[Callable[[int], None]]:
+def _progress(trainer: Trainer[Any], params: TrainingParams, run: Run) -> Iterator[Callable[[int], None]]:
     state = trainer.state
     if not run.ranks.first:
         yield lambda _: None

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from oniris_core.common.artefacts.runs import runs_folder, workspace
 from oniris_core.common.process import StopRequest, stop_requests
 from oniris_core.training.fit.machine.distributed import Ranks, process_group
-from oniris_core.training.fit.params import FitParams
+from oniris_core.training.fit.params import TrainingParams
 from oniris_core.training.fit.state import TrainState
 from oniris_core.training.fit.trainer import Observer
 from oniris_core.training.fit.watch.curves import Curves, dvclive_writer, tensorboard_writer
@@ -43,7 +43,11 @@ def session(stage: str, out: Path, device: torch.device, **inputs: object) -> It
 
 
 def onlookers(
-    stage: str, params: FitParams, folder: Path | None, draw: Callable[[TrainState], Figure], say: Callable[[str], None]
+    stage: str,
+    params: TrainingParams,
+    folder: Path | None,
+    draw: Callable[[TrainState], Figure],
+    say: Callable[[str], None],
 ) -> list[Observer]:
     """DVCLive, TensorBoard if wanted, and the dashboard, in `folder`; nobody where there is none.
 
@@ -59,8 +63,5 @@ def onlookers(
     writers = dvclive_writer(folder / "live", say)
     if params.tensorboard:
         writers.append(tensorboard_writer(runs_folder() / "tensorboard" / stage))
-    say(
-        f"{stage}: curves are in {folder / 'live'}"
-        + f", a picture in {folder / 'dashboard.png'}" * bool(params.dashboard_every)
-    )
-    return [Curves(params.steps, writers), Dashboard(folder / "dashboard.png", params.dashboard_every, draw)]
+    say(f"{stage}: curves are in {folder / 'live'}, and every few minutes a picture in {folder / 'dashboard.png'}")
+    return [Curves(params.steps, writers), Dashboard(folder / "dashboard.png", draw)]

@@ -1,62 +1,44 @@
 """Parameters of the stage `train_vae`."""
 
 import math
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from oniris_core.config.base import Count, Float, Ints, Positive, Share
-from oniris_core.training.fit.params import FitParams
+from oniris_core.training.fit.params import TrainingParams
 
 
-class TrainVaeParams(FitParams):
+class TrainVaeParams(TrainingParams):
     """Architecture, losses and schedule of the group-causal VAE."""
+
+    ADVANCED: ClassVar[frozenset[str]] = frozenset({"perceptual_path"})
 
     time_compression: Ints = Field(description="frames merged into one at each level, first level first")
     space_compression: Ints = Field(description="pixels merged into one at each level, along height and width")
     channels: Ints = Field(description="channels of each level")
     blocks: Positive = Field(description="residual blocks of each level")
-    kernel: Positive = Field(description="extent of the convolutions in space, odd")
     latent_channels: Positive = Field(description="channels of a latent frame")
-    noise_max: Share = Field(description="largest share of noise in the latents the decoder is trained on")
 
     clip_frames: Positive = Field(description="frames of a clip, a multiple of the time compression")
     crop: Count = Field(
         description="height and width of the part of a clip that is trained on, a multiple of the space compression; 0: all"
     )
-    motion_share: Share = Field(description="share of these parts that are chosen where something moves")
     lr: Float = Field(gt=0, description="learning rate (Muon) at its highest")
-    warmup_steps: Positive = Field(description="steps until the learning rate is at its highest")
-    final_lr_share: Share = Field(description="learning rate of the last step, as a share of the highest")
-    clip_norm: Float = Field(gt=0, description="gradients are scaled down to this norm")
-    ema_width: Float = Field(
-        gt=0, lt=0.28, description="width of the weights' average, relative to the training's length"
-    )
 
-    nll_weight: Float = Field(ge=0, description="weight of the Gaussian negative log-likelihood")
-    nll_beta: Share = Field(description="0: the plain likelihood; 1: its mean is fitted as by squared error")
-    worst_weight: Float = Field(ge=0, description="weight of the squared error of the worst pixels")
-    worst_share: Float = Field(gt=0, le=1, description="share of pixels counted as the worst")
-    kl_weight: Float = Field(ge=0, description="weight of the aggregate KL divergence per latent channel")
     adversarial_weight: Share = Field(
-        description="pull of the discriminators on a pixel, as a share of that of the other losses; 0: none are trained"
+        description="pull of the discriminators on a pixel in the second half of the steps, as a share of that of the other "
+        "losses; 0: none are trained"
     )
-    adversarial_start: Count = Field(description="step at which the discriminators set in")
-    discriminator_channels: Positive = Field(description="channels of the discriminators' first layer")
-    discriminator_lr: Float = Field(gt=0, description="their learning rate (Adam)")
-    perceptual_weight: Float = Field(ge=0, description="weight of the perceptual loss; 0: none")
-    perceptual_path: str = Field(description="safetensors file of VGG weights, in torchvision's names")
-
-    eval_clips: Positive = Field(description="held-out clips for the report")
+    perceptual_path: str = Field(
+        description="safetensors file of VGG weights, in torchvision's names, for a perceptual loss (empty: none)"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainVaeParams":
         if not len(self.time_compression) == len(self.space_compression) == len(self.channels):
             raise ValueError("time_compression, space_compression and channels must have one entry per level each")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, not {self.kernel}")
         group, space = math.prod(self.time_compression), math.prod(self.space_compression)
-        if self.perceptual_weight and not self.perceptual_path:
-            raise ValueError("perceptual_weight needs perceptual_path, a safetensors file of VGG weights")
         if self.clip_frames % group:
             raise ValueError(f"clip_frames = {self.clip_frames} must be a multiple of the time compression {group}")
         if self.crop % space:

@@ -25,11 +25,32 @@ from oniris_core.vae.losses import aggregate_kl, censored, gaussian_nll, share_o
 from oniris_core.vae.model import Vae, VaeConfig, to_unit
 from oniris_core.vae.perceptual import Perceptual
 
+KERNEL = 3
+"""Extent of the convolutions in space, pixels."""
+NOISE_MAX = 0.1
+"""Largest share of noise in the latents that the decoder is trained on."""
+MOTION_SHARE = 0.85
+"""Share of the crops that are chosen where something moves."""
+FINAL_LR_SHARE = 0.05
+"""Learning rate of the last step, as a share of the highest."""
+CLIP_NORM = 1.0
+"""Gradients, also the discriminators', are scaled down to this norm."""
+EMA_WIDTH = 0.05
+"""Width of the weights' average, relative to the training's length."""
+NLL_BETA = 1.0
+"""The mean of the likelihood is fitted as by squared error; 0 would be the plain likelihood."""
+WORST_SHARE, WORST_SHARE_OF_CROPS = 0.005, 0.02
+"""Share of the pixels that are counted as the worst: of whole frames, and of crops, in which more of them move."""
+KL_WEIGHT = 0.001
+"""Of the aggregate KL divergence per latent channel; likelihood, worst pixels and perceptual loss have weight 1."""
+DISCRIMINATOR_CHANNELS, DISCRIMINATOR_LR = 32, 5e-4
+"""Channels of the discriminators' first layer, and their learning rate (Adam)."""
+
 
 def vae_config(params: TrainVaeParams) -> VaeConfig:
     """The architecture that the parameters ask for."""
     return VaeConfig(
-        params.time_compression, params.space_compression, params.channels, params.blocks, params.kernel,
+        params.time_compression, params.space_compression, params.channels, params.blocks, KERNEL,
         params.latent_channels,
     )  # fmt: skip
 
@@ -81,18 +102,18 @@ class VaeObjective(nn.Module):
         mean, logvar, _ = self.vae.decoder(z, batch.t_B)
         mean = censored(mean, x)
 
-        worst = worst_share_error(mean, x, p.worst_share, of_all_ranks)
-        parts = {"nll": gaussian_nll(mean, logvar, x, p.nll_beta), "worst": worst}
-        loss = p.nll_weight * parts["nll"] + p.worst_weight * parts["worst"]
+        worst = worst_share_error(mean, x, WORST_SHARE_OF_CROPS if p.crop else WORST_SHARE, of_all_ranks)
+        parts = {"nll": gaussian_nll(mean, logvar, x, NLL_BETA), "worst": worst}
+        loss = parts["nll"] + parts["worst"]
         if perceptual is not None:
             parts["perceptual"] = perceptual(mean, x)
-            loss = loss + p.perceptual_weight * parts["perceptual"]
+            loss = loss + parts["perceptual"]
         if judge is not None and batch.judged:
             parts["adversarial"] = adversarial_loss(judge(x, mean), judge(mean, x))
             share = share_of_pull(loss, parts["adversarial"], mean, average=average_of_ranks)
             loss = loss + p.adversarial_weight * share * parts["adversarial"]
         parts["kl"] = aggregate_kl(z_mean, z_logvar, average_of_ranks)
-        loss = loss + p.kl_weight * parts["kl"]
+        loss = loss + KL_WEIGHT * parts["kl"]
         parts["mse"] = (mean - x).square().mean()
         parts["psnr"] = 10 * torch.log10(4 / parts["mse"])
         kept = {"x": x, "mean": mean.detach()} if "adversarial" in parts else {}
@@ -129,15 +150,13 @@ class VaeTrainer:
         self._ranks = ranks or Ranks()
         torch.manual_seed(int(torch_generator(seed, "vae/init").initial_seed()))
         self.vae = Vae(vae_config(params)).to(device)
-        self.state = TrainState(
-            self.vae, Muon(self.vae.parameters(), lr=params.lr), [PowerEma(self.vae, params.ema_width)]
-        )
+        self.state = TrainState(self.vae, Muon(self.vae.parameters(), lr=params.lr), [PowerEma(self.vae, EMA_WIDTH)])
         self._judge: PairedDiscriminator | None = None
         if params.adversarial_weight:
-            self._judge = PairedDiscriminator(params.discriminator_channels).to(device)
+            self._judge = PairedDiscriminator(DISCRIMINATOR_CHANNELS).to(device)
             self.state.extra.add_module("discriminator", self._judge)
             self.state.others["discriminator"] = torch.optim.Adam(
-                self._judge.parameters(), lr=params.discriminator_lr, betas=(0.5, 0.99)
+                self._judge.parameters(), lr=DISCRIMINATOR_LR, betas=(0.5, 0.99)
             )
         if params.compile:
             compile_parts(self.vae, (ResidualBlock,))
@@ -152,7 +171,7 @@ class VaeTrainer:
         drawn = self._clips.index.draw(p.batch, self._seed, "vae/clips", step)[mine]
         if p.crop:
             rngs = [numpy_rng(self._seed, "vae/crop", step, int(place)) for place in mine]
-            cut = (cut_out(f, p.crop, p.motion_share, rng) for f, rng in zip(self._clips[drawn], rngs, strict=True))
+            cut = (cut_out(f, p.crop, MOTION_SHARE, rng) for f, rng in zip(self._clips[drawn], rngs, strict=True))
             frames = to_device(np.stack(list(cut)), device)
         else:
             frames = self._source(drawn)
@@ -160,13 +179,13 @@ class VaeTrainer:
         generator = torch_generator(self._seed, "vae/noise", step, device=device.type)
         shape, here = self.vae.config.latent_shape(*frames.shape[1:4]), slice(int(mine[0]), int(mine[-1]) + 1)
         posterior, noise = (torch.randn(p.batch, *shape, generator=generator, device=device)[here] for _ in range(2))
-        t = torch.rand(p.batch, generator=generator, device=device)[here] * p.noise_max
-        return VaeBatch(frames, posterior, noise, t, step >= p.adversarial_start)
+        t = torch.rand(p.batch, generator=generator, device=device)[here] * NOISE_MAX
+        return VaeBatch(frames, posterior, noise, t, step >= p.steps // 2)
 
     def lr(self, step: int, share: float) -> float:
         """Warm-up, then half a cosine."""
         p = self._params
-        return p.lr * warmup(step, p.warmup_steps) * cosine(share, p.final_lr_share)
+        return p.lr * warmup(step, p.warmup_steps) * cosine(share, FINAL_LR_SHARE)
 
     def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Teach the discriminators on the pairs that the step's loss was about, if there were any."""
@@ -180,9 +199,11 @@ class VaeTrainer:
             losses.append(discriminator_loss(judge(x, mean), judge(mean, x)) / len(kept))
             losses[-1].backward()
         average_gradients(judge)
-        norm = nn.utils.clip_grad_norm_(judge.parameters(), self._params.clip_norm)
+        norm = nn.utils.clip_grad_norm_(judge.parameters(), CLIP_NORM)
         if not torch.isfinite(norm):
-            raise OnirisError("train_vae: the discriminators' gradient is not finite: lower train_vae.discriminator_lr")
+            raise OnirisError(
+                "train_vae: the discriminators' gradient is not finite: lower train_vae.adversarial_weight"
+            )
         optimizer.step()
         return {"discriminator": average_of_ranks(torch.stack(losses).sum().detach())}
 

@@ -36,12 +36,21 @@ from oniris_core.world.loss import (
 from oniris_core.world.outcomes import OutcomeConfig
 from oniris_core.world.unet import Block, UNetConfig
 
+START_SHARE, END_SHARE = 0.3, 0.2
+"""Shares of the clips that begin with their episode, as a rollout does, and that end with it, where it may lie still."""
+COOLDOWN_SHARE = 0.6
+"""Last share of the training, over which the learning rate falls to zero."""
+CONTEXT_NOISE = 0.2
+"""Sigma of the clean frames: from 0 up to this, drawn per clip."""
+SNAPSHOTS = 16
+"""Of each average, evenly spread over the training: any width can be made of them afterwards."""
+
 
 def denoiser_config(params: TrainParams, store: LatentStore) -> DenoiserConfig:
     """The architecture that the parameters and the latents ask for."""
     channels, height, width = (int(size) for size in store.latents.shape[1:])
     unet = UNetConfig(
-        params.channels, params.channel_mult, params.blocks, params.video_attention, params.frame_attention,
+        params.channels[0], params.channel_mult, params.blocks, params.video_attention, params.frame_attention,
         params.head_channels, params.window,
     )  # fmt: skip
     unet.check_latent_size(height, width)
@@ -185,7 +194,7 @@ class WorldTrainer:
         self.denoiser = Denoiser(config).to(device)
         force_normalize_(self.denoiser)
         # Where the clock says when a training ends nobody knows which steps are evenly spread over it.
-        self.snapshots = () if params.minutes else snapshot_steps(params.steps, params.ema_snapshots)
+        self.snapshots = () if params.minutes else snapshot_steps(params.steps, SNAPSHOTS)
         self.expected = ExpectedLoss().to(device)
         self.state = TrainState(
             self.denoiser,
@@ -216,7 +225,7 @@ class WorldTrainer:
         noise = whole(p.batch, p.clip_latents, *x.shape[2:])
         clean_noise = whole(p.batch, *x.shape[1:])
         # A clean frame is never declared to be quite without noise: its logarithm is an input.
-        clean_sigma = (p.context_noise * torch.rand(p.batch, generator=generator, device=device)).clamp(min=1e-3)
+        clean_sigma = (CONTEXT_NOISE * torch.rand(p.batch, generator=generator, device=device)).clamp(min=1e-3)
         here = slice(int(mine[0]), int(mine[-1]) + 1)
         return WorldBatch(
             x, actions, has_action, sigma[here], noise[here], clean_sigma[here], clean_noise[here],
@@ -230,12 +239,12 @@ class WorldTrainer:
 
     def _drawn(self, step: int) -> np.ndarray:
         p = self._params
-        return self._clips.index.draw(p.batch, self._seed, "world/clips", step, p.start_share, p.end_share)
+        return self._clips.index.draw(p.batch, self._seed, "world/clips", step, START_SHARE, END_SHARE)
 
     def lr(self, step: int, share: float) -> float:
         """Warm-up, then constant, then inverse square root, at last down to zero."""
         p = self._params
-        falling = inverse_sqrt(step, p.lr_ref_steps) * cooldown(share, p.cooldown_share)
+        falling = inverse_sqrt(step, p.lr_ref_steps) * cooldown(share, COOLDOWN_SHARE)
         return p.lr * warmup(step, p.warmup_steps) * falling
 
     def after_step(self, kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:

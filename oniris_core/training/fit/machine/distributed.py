@@ -33,7 +33,7 @@ class Ranks:
         """Raise UserError unless every rank gets as many clips of a step, in as many parts, and there are enough."""
         if self.world > clips:
             raise UserError(
-                f"{self.world} processes cannot share {clips} training clips: use {section}.processes = {clips} or fewer"
+                f"{self.world} processes cannot share {clips} training clips: use fit.processes = {clips} or fewer"
             )
         if batch % (self.world * accumulate):
             raise UserError(

@@ -2,10 +2,10 @@
 
 from oniris_core.common.devices import memory_of
 from oniris_core.common.memory import refuse_batch
-from oniris_core.training.fit.params import FitParams
+from oniris_core.training.fit.params import TrainingParams
 
 
-def refuse_large_batch(section: str, params: FitParams, clip: int, device: str) -> None:
+def refuse_large_batch(section: str, params: TrainingParams, clip: int, device: str) -> None:
     """Raise UserError if the clips of a step do not fit.
 
     Args:
