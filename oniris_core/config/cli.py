@@ -160,8 +160,9 @@ def _fail_alone(message: str) -> NoReturn:
 def stage(name: str, model: type[S], in_pipeline: bool = True) -> Callable[[Callable[..., None]], typer.Typer]:
     """Make a stage program of a function `main(settings, <path options>)`.
 
-    Every parameter of the section `name` and of `common` becomes an option that overrides params.yaml. What differs from
-    params.yaml is announced for the stages of the pipeline, because `dvc repro` will replace what such a run made.
+    Every parameter of the section `name`, of those that `model` shares and of `common` becomes an option that overrides
+    params.yaml. What differs from params.yaml is announced for the stages of the pipeline, because `dvc repro` will replace
+    what such a run made.
     """
 
     def decorate(main: Callable[..., None]) -> typer.Typer:
