@@ -256,12 +256,14 @@ def objective_and_batch(pipeline: Path, folder: Path, **values: object) -> tuple
 def test_a_step_of_the_forecast_alone_is_that_part_of_a_whole_one(tiny_pipeline: Path, tmp_path: Path) -> None:
     objective, batch = objective_and_batch(tiny_pipeline, tmp_path)
     alone, whole = objective(replace(batch, forecast_only=True)), objective(batch)
-    assert torch.equal(alone.loss, whole.logs["forecast"])
-    assert torch.equal(alone.logs["forecast"], whole.logs["forecast"])
-    torch.testing.assert_close(whole.loss, 10 * whole.logs["weighted"] + whole.logs["forecast"])
+    for part in ("forecast", "outcomes"):  # rewards and ends are learned in every step
+        assert torch.equal(alone.logs[part], whole.logs[part])
+    both = whole.logs["forecast"] + whole.logs["outcomes"]
+    torch.testing.assert_close(alone.loss, both)
+    torch.testing.assert_close(whole.loss, 10 * whole.logs["weighted"] + both)
     alone.loss.backward()
     trained = {name.split(".")[0] for name, p in objective.denoiser.named_parameters() if p.grad is not None}
-    assert trained == {"forecaster"}
+    assert trained == {"forecaster", "outcomes"}
 
 
 def test_the_forecast_alone_has_its_share_of_the_steps(tiny_pipeline: Path, tmp_path: Path) -> None:
