@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(cls=StageCommand)
 def main(
-    name: Annotated[str, typer.Argument(help="cpu, gpu, csgo or tiny: a file of the folder presets/")],
+    name: Annotated[str, typer.Argument(help="cpu, control, gpu64, gpu, csgo or tiny: a file of the folder presets/")],
     params: Annotated[Path, typer.Option(help="the parameter file to change")] = PARAMS_FILE,
 ) -> None:
     """Set the parameters of a preset in params.yaml; comments and all other parameters stay as they are."""
