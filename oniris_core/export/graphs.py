@@ -183,7 +183,12 @@ def _narrow_splits(graph: "onnx.GraphProto") -> None:
 
     del graph.node[:]
     for node in nodes:
-        if node.op_type != "Split" or len(node.output) <= _MOST_PARTS or len(node.input) < 2 or node.input[1] not in sizes:
+        if (
+            node.op_type != "Split"
+            or len(node.output) <= _MOST_PARTS
+            or len(node.input) < 2
+            or node.input[1] not in sizes
+        ):
             graph.node.append(node)
             continue
         axis, first = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0), 0
