@@ -23,8 +23,8 @@ __all__ = ["browser"]  # a fixture
 
 
 @pytest.fixture(scope="module")
-def html(small_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the small model."""
+def write(small_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Writes the page of the small model."""
     from oniris_core.export.description import Description
     from oniris_core.export.page import write_page
     from oniris_core.export.runtime import fetch, read_runtime
@@ -32,18 +32,24 @@ def html(small_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from oniris_core.vae.store import load_vae
     from oniris_core.world.store import load_world
 
-    folder = tmp_path_factory.mktemp("page")
     try:
-        web = read_runtime(fetch(folder))
+        web = read_runtime(fetch(tmp_path_factory.mktemp("runtime")))
     except OnirisError as error:
         pytest.skip(f"no onnxruntime-web: {error}")
     about = Description.model_validate_json((small_export / "out/model.json").read_text())
     codec, world = Codec(*load_vae(small_export / "vae")), load_world(small_export / "world")
-    pages = [folder / "play.html", folder / "again.html"]
-    for page in pages:
-        write_page(page, small_export / "out", about, codec, world, web)
-    assert pages[0].read_bytes() == pages[1].read_bytes()
-    return pages[0]
+
+    def written(out: Path) -> Path:
+        write_page(out, small_export / "out", about, codec, world, web)
+        return out
+
+    return written
+
+
+@pytest.fixture(scope="module")
+def html(write: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page."""
+    return write(tmp_path_factory.mktemp("page") / "play.html")
 
 
 @pytest.fixture
@@ -202,8 +208,24 @@ def test_damage_and_old_browsers_are_told(browser: Any, html: Path, tmp_path: Pa
     assert "WebAssembly with SIMD" in said(browser, html, "WebAssembly.validate = () => false")
 
 
-def test_it_says_what_it_holds(html: Path) -> None:
+def test_a_page_with_webgpu_dreams_where_there_is_none(
+    browser: Any, write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime of large models computes by WebAssembly as well."""
+    from oniris_core.export import page
+
+    monkeypatch.setattr(page, "GPU_FROM", 0)
+    out = write(tmp_path / "play.html")
+    with browser.new_context() as context:
+        one = Tab(context.new_page(), out.as_uri())
+        one.step(2)
+        assert "Computed by WebAssembly" in one.page.inner_text("#lasts")
+        assert one.errors == []
+
+
+def test_it_says_what_it_holds(html: Path, write: Callable[[Path], Path], tmp_path: Path) -> None:
     text = html.read_text()
+    assert write(tmp_path / "again.html").read_text() == text  # equal models are equal bytes
     assert "Permission is hereby granted, free of charge" in text
     assert "Copyright (c) Microsoft Corporation" in text
     assert "sourceMappingURL" not in text
