@@ -21,7 +21,7 @@ import typer
 from benchmarks.harness import PARAMS_FILE, medians, print_table
 from benchmarks.rollout_cost import whole_window
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.data.episodes.starts import Starts, open_starts
+from oniris_core.environment.starts import Starts, open_starts
 from oniris_core.export.driver import Dream
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.params import RenderParams

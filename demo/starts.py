@@ -5,8 +5,8 @@ They are those that `make demo` collects: other episodes than the weights were t
 
 from pathlib import Path
 
-from oniris_core.data.episodes.starts import Starts, of_store, write_starts
 from oniris_core.data.episodes.store import open_episodes
+from oniris_core.environment.starts import Starts, of_store, write_starts
 
 DEMO = Path(__file__).parent
 COUNT = 8

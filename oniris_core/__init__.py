@@ -6,11 +6,11 @@ Floors import downward only (pyproject.toml has them). A package is a room: its 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oniris_core.data.episodes.starts import open_starts as open_starts
     from oniris_core.data.episodes.store import open_episodes as open_episodes
     from oniris_core.environment.comparison import compare as compare
     from oniris_core.environment.dreams import WorldVectorEnv as WorldVectorEnv
     from oniris_core.environment.plan import plan as plan
+    from oniris_core.environment.starts import open_starts as open_starts
     from oniris_core.environment.truth import TrueVectorEnv as TrueVectorEnv
     from oniris_core.sampling import load as load
     from oniris_core.sampling import rollout as rollout
@@ -25,7 +25,7 @@ _PLACES = {
     "compare": "environment.comparison",
     "load": "sampling",
     "open_episodes": "data.episodes.store",
-    "open_starts": "data.episodes.starts",
+    "open_starts": "environment.starts",
     "plan": "environment.plan",
     "rollout": "sampling",
 }

@@ -53,7 +53,7 @@ def app(
         raise UserError("--runtime is of the page: say --html too")
     open_artefact(vae, "vae", made_by="train_vae")
     artefact = open_artefact(world, "world", made_by="train")
-    from oniris_core.data.episodes.starts import open_starts
+    from oniris_core.environment.starts import open_starts
 
     found = open_starts(starts, STARTS, 2)
     from oniris_core.export.runtime import read_runtime

@@ -41,7 +41,7 @@ def app(
         raise UserError(f"--recordings {recordings} is a file: name a folder")
     open_artefact(vae, "vae", made_by="train_vae")
     open_artefact(world, "world", made_by="train")
-    from oniris_core.data.episodes.starts import open_starts
+    from oniris_core.environment.starts import open_starts
 
     found = open_starts(starts, EPISODES, 2)
     from oniris_core.play.web.server import Server, is_loopback, listen

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.data.episodes.starts import Start, Starts, write_starts
 from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.starts import Start, Starts, write_starts
 from oniris_core.export.driver import noise
 from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.sampling.autoregressive import Sampler

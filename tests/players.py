@@ -14,8 +14,8 @@ import aiohttp
 import numpy as np
 
 from oniris_core.config.reader import build
-from oniris_core.data.episodes.starts import Starts, open_starts
 from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.starts import Starts, open_starts
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import House, Quality
 from oniris_core.play.params import PlayParams

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from oniris_core.common.artefacts.files import open_artefact
 from oniris_core.common.errors import OnirisError, UserError
-from oniris_core.data.episodes.starts import open_starts
+from oniris_core.environment.starts import open_starts
 from oniris_core.export import graphs, runtime, schedule
 from oniris_core.export.bundle import bundle
 from oniris_core.export.description import Description

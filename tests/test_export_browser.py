@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oniris_core.common.errors import OnirisError
-from oniris_core.data.episodes.starts import open_starts
+from oniris_core.environment.starts import open_starts
 from oniris_core.play.session import NOISE
 from tests.exports import TorchDream, sampler_of
 from tests.test_play_browser import MISSING, Tab, browser

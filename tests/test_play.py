@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from oniris_core import sampling, vae, world
 from oniris_core.common.errors import UserError
 from oniris_core.config.reader import load_section, read_yaml
-from oniris_core.data.episodes.starts import (
+from oniris_core.data.episodes.store import open_episodes
+from oniris_core.data.playing.rollouts import replay
+from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.starts import (
     MOST_ROWS,
     Start,
     Starts,
@@ -22,9 +25,6 @@ from oniris_core.data.episodes.starts import (
     open_starts,
     write_starts,
 )
-from oniris_core.data.episodes.store import open_episodes
-from oniris_core.data.playing.rollouts import replay
-from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import measured
 from oniris_core.play.opening import open_house

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from oniris_core.config.reader import build
-from oniris_core.data.episodes.starts import Start, Starts
 from oniris_core.data.playing.environments import make_env
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.data.playing.rollouts import play_episode
 from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.starts import Start, Starts
 from oniris_core.nn.magnitude import settle_
 from oniris_core.sampling.stepper import Moment, Stepper
 from oniris_core.vae.codec import Codec

@@ -15,9 +15,9 @@ from oniris_core.common.artefacts.remote import Location
 from oniris_core.common.errors import UserError
 from oniris_core.common.memory import available_memory, refuse_beyond
 from oniris_core.common.seeds import numpy_rng
-from oniris_core.data.episodes.starts import Starts
 from oniris_core.environment.decisions import Beginning, DecisionVectorEnv, Observations, refuse_others
 from oniris_core.environment.parts import assemble
+from oniris_core.environment.starts import Starts
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Moment, Stepper, is_finite
 from oniris_core.vae.codec import Codec

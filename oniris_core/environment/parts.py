@@ -7,7 +7,7 @@ import torch
 
 from oniris_core.common.artefacts.remote import Location
 from oniris_core.common.errors import UserError
-from oniris_core.data.episodes.starts import Start, Starts, fitting, open_starts
+from oniris_core.environment.starts import Start, Starts, fitting, open_starts
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import World, load_world

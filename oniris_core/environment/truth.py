@@ -13,12 +13,12 @@ from gymnasium.vector import AutoresetMode
 
 from oniris_core.common.artefacts.remote import Location
 from oniris_core.common.errors import UserError
-from oniris_core.data.episodes.starts import Starts
 from oniris_core.data.playing.environments import fit_screen, make_env, screen_of
 from oniris_core.data.playing.rollouts import advance
 from oniris_core.data.rows.actions import action_spec
 from oniris_core.environment.decisions import Beginning, DecisionVectorEnv, Observations
 from oniris_core.environment.parts import Parts, assemble
+from oniris_core.environment.starts import Starts
 from oniris_core.vae.codec import Codec
 from oniris_core.vae.model import to_unit
 from oniris_core.vae.stepping import EncoderForm, StreamState

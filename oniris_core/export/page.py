@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.data.episodes.groups import group_rows
-from oniris_core.data.episodes.starts import Starts, open_starts
+from oniris_core.environment.starts import Starts, open_starts
 from oniris_core.export.bundle import bundle
 from oniris_core.export.description import Description
 from oniris_core.export.runtime import PACKAGE, Engine, Runtime

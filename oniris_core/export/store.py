@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oniris_core.common.artefacts.files import staged_folder, to_json
 from oniris_core.common.errors import UserError
-from oniris_core.data.episodes.starts import Starts, fitting, write_starts
+from oniris_core.environment.starts import Starts, fitting, write_starts
 from oniris_core.export.description import (
     FORMAT,
     Actions,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from oniris_core.data.episodes.starts import Starts
 from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.starts import Starts
 
 
 def greeting(

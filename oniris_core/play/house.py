@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from oniris_core.data.episodes.starts import Start, Starts
 from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.starts import Start, Starts
 from oniris_core.evaluation.probes.states.reader import StateReader
 from oniris_core.play.params import PlayParams
 from oniris_core.sampling.autoregressive import Sampler

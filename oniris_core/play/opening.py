@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.data.episodes.starts import Start, Starts, fitting
+from oniris_core.environment.starts import Start, Starts, fitting
 from oniris_core.play.controls import controls, resting
 from oniris_core.play.house import House, measured
 from oniris_core.play.params import PlayParams

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oniris_core.data.episodes.starts import Start
+from oniris_core.environment.starts import Start
 from oniris_core.sampling.stepper import Moment, Stepper
 
 NOISE = 2**32

@@ -11,10 +11,10 @@ import gymnasium as gym
 import numpy as np
 
 from oniris_core.common.errors import UserError
-from oniris_core.data.episodes.starts import Start, Starts
 from oniris_core.data.playing.environments import fit_screen, make_env, screen_of
 from oniris_core.data.playing.rollouts import advance
 from oniris_core.data.rows.actions import action_spec
+from oniris_core.environment.starts import Start, Starts
 from oniris_core.evaluation.probes.states.reader import StateReader
 from oniris_core.evaluation.probes.states.registry import reader_for
 
