@@ -15,7 +15,7 @@ import typer
 
 from benchmarks.harness import Repetitions, Threads, medians, print_table
 from oniris_core.common.devices import pick_device
-from oniris_core.environment.dreams import SOLVER_STEPS, WorldVectorEnv
+from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.environment.parts import assemble
 from oniris_core.sampling.autoregressive import Sampler
 
@@ -24,7 +24,7 @@ DEMO = Path(__file__).parent.parent / "demo"
 
 def main(
     envs: Annotated[str, typer.Option(help="numbers of environments side by side, with commas")] = "1,16,64,256",
-    solver_steps: Annotated[int, typer.Option(help="noise levels of the sampler")] = SOLVER_STEPS,
+    solver_steps: Annotated[int, typer.Option(help="noise levels of the sampler")] = 2,
     horizon: Annotated[int, typer.Option(help="frames of an episode where there are resets")] = 128,
     world: Annotated[Path, typer.Option(help="the world model")] = DEMO / "world",
     vae: Annotated[Path, typer.Option(help="its VAE")] = DEMO / "vae",

@@ -79,7 +79,7 @@ def memory_held(device: torch.device) -> float:
 def main(
     early: Annotated[int, typer.Option(help="the latent frame at which the first rollout is timed")] = 20,
     late: Annotated[int, typer.Option(help="the latent frame at which the second rollout is timed")] = 2000,
-    solver_steps: Annotated[int, typer.Option(help="noise levels of the solver")] = 6,
+    solver_steps: Annotated[int, typer.Option(help="noise levels of the solver")] = 2,
     batches: Annotated[str, typer.Option(help="rollouts side by side, one row of the table each")] = "1,8,64",
     repetitions: Annotated[int, typer.Option(help="frames of each that are timed; the median is printed")] = 15,
     compiled: Annotated[bool, typer.Option(help="compile too: takes a minute or two")] = False,

@@ -15,9 +15,6 @@ FIRST_SEED = 2**30
 DREAMS = 16
 """Dreams side by side."""
 
-SOLVER_STEPS = 3
-"""Noise levels of the solver in dreams: fewer than `render` takes, for speed."""
-
 POINT_EPISODES = 16
 """Recorded starts on which returns inside and outside are compared, or as many as there are."""
 
@@ -61,7 +58,6 @@ def app(
     from oniris_core.policy import judge, ppo
     from oniris_core.policy.judge import Act
     from oniris_core.policy.report import Judgement, film, write_policy, write_policy_report
-    from oniris_core.sampling.autoregressive import Sampler
 
     params, seed = settings.own, settings.common.seed
     device = pick_device(settings.common.device, settings.common.threads)
@@ -73,7 +69,7 @@ def app(
         "world": parts.world, "vae": parts.codec, "starts": parts.starts, "observations": params.observations,
     }  # fmt: skip
     dreaming = {
-        **given, "sampler": Sampler(steps=SOLVER_STEPS), "context_latents": params.context_latents,
+        **given, "context_latents": params.context_latents,
         "horizon": params.horizon,
     }  # fmt: skip
     compared = parts.starts.starts[:POINT_EPISODES]

@@ -94,7 +94,7 @@ def test_help_and_bad_input_do_not_import_torch(stage: str, params_only: Path) -
         ),
         ("train", ["--head-channels", "6"], r"head_channels = 6 must divide the 16 channels"),
         ("train", ["--precision", "half"], r"fit.precision = 'half' should be 'auto', 'float32' or 'bfloat16'"),
-        ("render", ["--sigma-min", "9"], r"render.sigma_min = 9 should be less than or equal to 5"),
+        ("render", ["--sigma-max", "0.01"], r"render.sigma_max = 0.01 should be greater than or equal to 0.05"),
     ],
 )
 def test_bad_options(stage: str, options: list[str], pattern: str, params_only: Path, run: Run) -> None:

@@ -31,7 +31,7 @@ def options(**others: Any) -> list[str]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few decisions of few dreams."""
-    for name, value in (("DREAMS", 2), ("SOLVER_STEPS", 1), ("POINT_EPISODES", 2)):
+    for name, value in (("DREAMS", 2), ("POINT_EPISODES", 2)):
         monkeypatch.setattr(f"stages.policy.{name}", value)
     for name, value in (("ROLLOUT_STEPS", 8), ("BATCH", 8), ("EPOCHS", 1), ("POINTS", 2)):
         monkeypatch.setattr(f"oniris_core.policy.ppo.{name}", value)

@@ -69,7 +69,7 @@ GONE: dict[tuple[str, str], str] = {
     ("render", "probes"): "the answers of 3 are averaged: leave it out",
     ("render", "action_probes"): "the answers of 3 are averaged: leave it out",
     ("render", "videos"): "6 episodes are shown: leave it out",
-    ("render", "sigma_max"): _SAMPLER,
+    ("render", "sigma_min"): "the last noise level is always 0.05, render.sigma_max is the first: leave it out",
     ("render", "rho"): _SAMPLER,
     ("render", "context_sigma"): _SAMPLER,
     ("render", "seed_offset"): "for other samples of the same model render with --seed: leave it out",

@@ -24,8 +24,6 @@ from oniris_core.vae.codec import Codec
 from oniris_core.world.rollout_state import tensors
 from oniris_core.world.store import World
 
-SOLVER_STEPS = 3
-"""Of the sampler unless another is given: half of what `render` takes by default."""
 KEPT_BYTES = 2**29
 """Moments after a context that are kept, so that most resets need not take it in again."""
 
@@ -76,7 +74,7 @@ class WorldVectorEnv(DecisionVectorEnv):
             horizon: frames after which an episode is truncated, a multiple of c; None: never.
             autoreset_mode: of Gymnasium's vector environments; DISABLED resets by the option `reset_mask`.
             render_mode: "rgb_array" for `render`.
-            sampler: how frames are generated; None: the default one with SOLVER_STEPS steps.
+            sampler: how frames are generated; None: as `render` does by default.
             ema_width: width of the average of the weights; None: the first that was tracked.
             device: where to compute.
 
@@ -90,7 +88,7 @@ class WorldVectorEnv(DecisionVectorEnv):
         self._learned = rewards == "model"
         if self._learned:
             refuse_unlearned(parts.world)
-        self.stepper = Stepper(parts.world, parts.codec, sampler or Sampler(steps=SOLVER_STEPS))
+        self.stepper = Stepper(parts.world, parts.codec, sampler or Sampler())
         self.moment: Moment | None = None
         self._context = context_latents
         self._long_enough = [

@@ -21,7 +21,7 @@ class Row(_Part):
 
 
 class SamplerTable(_Part):
-    """How a latent frame is made: x = center + sigma noise with the sigma of the first row, then row after row."""
+    """How a latent frame is made: x = center + sqrt(spread^2 + sigma^2) noise with the first row's sigma, then each row."""
 
     steps: int = Field(ge=1, description="its noise levels")
     rows: tuple[Row, ...] = Field(min_length=1, description="in order; after the last x is the latent frame")

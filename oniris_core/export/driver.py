@@ -59,7 +59,8 @@ class Dream:
         known = self._run("begin", self.state, told=told)
         position = self.state["state.position"]
         drawn = [noise(s, int(p), int(np.prod(shape))) for s, p in zip(seeds, position, strict=True)]
-        x = known["ahead.center"] + self.rows[0]["sigma"] * np.stack(drawn).reshape(B, *shape)
+        spread = np.sqrt(np.square(known["ahead.spread"]) + self.rows[0]["sigma"] ** 2)
+        x = known["ahead.center"] + spread * np.stack(drawn).reshape(B, *shape)
         before = np.zeros_like(x)
         for row in self.rows:
             x, sigma = x.astype(np.float32), self._sigma(B, row["sigma"])

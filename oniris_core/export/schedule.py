@@ -28,7 +28,7 @@ class Evaluation:
 
 
 def evaluations(sampler: Sampler) -> list[Evaluation]:
-    """The table of a sampler, which starts at x = center + sigma noise with the sigma of its first row.
+    """The table of a sampler, which starts at x = center + sqrt(spread^2 + sigma^2) noise with the sigma of its first row.
 
     Raises:
         ValueError: a solver that reads more than the last two of what the network said.

@@ -17,7 +17,7 @@ from oniris_core.common.errors import UserError
 from oniris_core.common.seeds import torch_generator
 from oniris_core.data.latents.clips import LatentClips
 from oniris_core.data.latents.store import LatentStore
-from oniris_core.sampling.autoregressive import Sampler, generate, prefill
+from oniris_core.sampling.autoregressive import Sampler, around, generate, prefill
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import dpm_solver
 from oniris_core.training.fit.watch.report import draw_curve
@@ -102,7 +102,7 @@ class WorldDashboard:
         sigmas = sigma_schedule(SAMPLER.steps, SAMPLER.sigma_max, SAMPLER.sigma_min, SAMPLER.rho)
         dpm_solver(
             lambda noised, sigma: form.denoise(state, ahead, noised, noised.new_full((len(x),), sigma)),
-            ahead.center + SAMPLER.sigma_max * noise, sigmas, note,
+            around(ahead, SAMPLER.sigma_max, noise), sigmas, note,
         )  # fmt: skip
         axis.plot(sigmas[:-1], errors, marker=".", label="from noise around what is expected")
         for label, style, frame in (

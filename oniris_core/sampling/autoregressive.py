@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from oniris_core.common.seeds import torch_generator
-from oniris_core.sampling.params import SIGMA_MAX, RenderParams
+from oniris_core.sampling.params import SIGMA_MIN, RenderParams
 from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import dpm_solver
 from oniris_core.world.generation_form import GenerationForm
-from oniris_core.world.rollout_state import RolloutState
+from oniris_core.world.rollout_state import Ahead, RolloutState
 
 RHO = 3.0
 """Curvature of the noise schedule."""
@@ -32,9 +32,9 @@ class Sampler:
         ValueError: no steps, or a noise level that is not above 0 or out of order.
     """
 
-    steps: int = 6
-    sigma_max: float = 5.0
-    sigma_min: float = 0.1
+    steps: int = 2
+    sigma_max: float = 0.2
+    sigma_min: float = SIGMA_MIN
     rho: float = 3.0
     context_sigma: float = 0.07
 
@@ -47,7 +47,7 @@ class Sampler:
     @staticmethod
     def of(params: RenderParams) -> "Sampler":
         """The sampler that the parameters describe."""
-        return Sampler(params.solver_steps, SIGMA_MAX, params.sigma_min, RHO, CONTEXT_SIGMA)
+        return Sampler(params.solver_steps, params.sigma_max, SIGMA_MIN, RHO, CONTEXT_SIGMA)
 
 
 @torch.inference_mode()
@@ -152,9 +152,17 @@ def next_frame(
         return form.denoise(state, ahead, x, x.new_full((B,), sigma))
 
     sigmas = sigma_schedule(sampler.steps, sampler.sigma_max, sampler.sigma_min, sampler.rho)
-    # The flow starts around what is expected: sigma_max is small where that is much.
-    x = dpm_solver(denoise, ahead.center + sampler.sigma_max * noise, sigmas)
+    x = dpm_solver(denoise, around(ahead, sampler.sigma_max, noise), sigmas)
     return form.enter(state, ahead, told, x, x.new_full((B,), sampler.context_sigma)), x
+
+
+def around(ahead: Ahead, sigma: float, noise_BCHW: Tensor) -> Tensor:
+    """Frames [B, C, H, W] of noise level `sigma`, drawn where they are expected: m + sqrt(spread^2 + sigma^2) noise.
+
+    That is how noised frames are spread if the forecast is right, at any noise level: denoising need not begin where noise
+    hides everything.
+    """
+    return ahead.center + (ahead.spread.square() + sigma**2).sqrt() * noise_BCHW
 
 
 def generate(

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from oniris_core.config.base import Float, Params, Positive
 
-SIGMA_MAX = 5.0
-"""Noise level that generation starts from."""
+SIGMA_MIN = 0.05
+"""Last noise level before zero."""
 
 
 class RenderParams(Params):
@@ -37,5 +37,5 @@ class RenderParams(Params):
         description="width of the weights' average: one of train.ema_widths, or any made of their snapshots",
     )
     solver_steps: Positive = Field(description="noise levels of the solver, at each of which the network is asked once")
-    sigma_min: Float = Field(gt=0, le=SIGMA_MAX, description="last noise level before zero; generation starts from 5")
+    sigma_max: Float = Field(ge=SIGMA_MIN, description="the first of them; the last is 0.05")
     compile: bool = Field(description="compile what generates: seconds to minutes at first, faster frames")

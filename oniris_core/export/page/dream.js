@@ -47,9 +47,9 @@ export class Model {
     const rows = seeds.length, { shape } = this.about.latent, size = shape.reduce((a, b) => a * b);
     const told = this.make("float32", Float32Array.from({ length: rows * tell.length }, (_, i) => tell[i % tell.length]), [rows, tell.length]);
     const ahead = await this.#run("begin", { ...moment.state, told });
-    const center = ahead["ahead.center"].data, position = Number(moment.state["state.position"].data[0]);
+    const center = ahead["ahead.center"].data, spread = ahead["ahead.spread"].data, position = Number(moment.state["state.position"].data[0]);
     let values = Float32Array.from(center), before = new Float32Array(values.length);
-    seeds.forEach(([seed, row], r) => noise(seed, row, position, size).forEach((eps, i) => (values[r * size + i] += table[0].sigma * eps)));
+    seeds.forEach(([seed, row], r) => noise(seed, row, position, size).forEach((eps, i) => (values[r * size + i] += Math.hypot(spread[r * size + i], table[0].sigma) * eps)));
     for (const { sigma, a, b, c } of table) {
       const x = this.make("float32", values, [rows, ...shape]);
       const { denoised } = await this.#run("evaluate", { ...moment.state, ...ahead, x, sigma: this.#sigma(rows, sigma) }, ["denoised"]);
