@@ -110,8 +110,10 @@ def test_the_keys_decide_what_is_dreamt(tab: Callable[..., Tab]) -> None:
         one.until("oniris.shown >= 4")
         assert one.page.inner_text("#applied") == words
         one.page.keyboard.press("Space")
-        one.page.keyboard.up(key)
         one.until("!oniris.state.running")
+        one.page.keyboard.up(key)
+        one.page.wait_for_timeout(300)
+        assert not one.page.evaluate("oniris.state.running")  # a key that is let go of begins nothing
         made[key] = dreamt(one, 0, 4).tobytes().hex()
     assert made["ArrowLeft"] != made["ArrowRight"]
 

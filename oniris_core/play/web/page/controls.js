@@ -4,7 +4,7 @@ const SIGNS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: 
 const CELLS = { left: "2 / 1", up: "1 / 2", right: "2 / 3", down: "2 / 2" };
 
 export class Controls {
-  // controls: as the server describes them; changed(value, when): the action is another now.
+  // controls: as the server describes them; changed(value, when, isNew, isLetGo): what is pressed, or let go of.
   constructor(root, hello, changed) {
     this.parts = hello.controls;
     this.single = hello.spec === "discrete";
@@ -51,7 +51,7 @@ export class Controls {
   }
 
   release() {
-    this.held.forEach((_, k) => { this.held[k] = []; this.#settle(k, performance.now()); });
+    this.held.forEach((_, k) => { this.held[k] = []; this.#settle(k, performance.now(), true); });
   }
 
   gamepad(now) {
@@ -82,19 +82,19 @@ export class Controls {
   #hold(k, who, value, down, now) {
     this.held[k] = this.held[k].filter((held) => held.who !== who);
     if (down) this.held[k].push({ who, value });
-    this.#settle(k, now);
+    this.#settle(k, now, !down);
   }
 
-  #settle(k, now) {
+  #settle(k, now, isLetGo) {
     const part = this.parts[k], last = this.held[k].at(-1);
     if (part.kind === "switch") return;
     if (last) this.values[k] = last.value;
     else if (part.kind === "slider") this.values[k] = part.by_hand ?? part.rest;
     else if (!part.stays) this.values[k] = part.rest;
-    this.#said(k, now);
+    this.#said(k, now, isLetGo);
   }
 
-  #said(k, now) {
+  #said(k, now, isLetGo = false) {
     const part = this.parts[k];
     if (part.kind === "slider") {
       part.input.value = this.values[k];
@@ -103,7 +103,7 @@ export class Controls {
       for (const button of part.buttons) button.classList.toggle("wanted", Number(button.dataset.value) === this.values[k]);
     }
     const text = JSON.stringify(this.value);
-    if (text !== this.said || this.held[k].length) this.changed(this.value, now, text !== this.said);
+    if (text !== this.said || this.held[k].length) this.changed(this.value, now, text !== this.said, isLetGo);
     this.said = text;
   }
 
@@ -156,7 +156,7 @@ export class Controls {
       part.by_hand = this.values[k] = Number(input.value);
       this.#said(k, event.timeStamp);
     };
-    input.ondblclick = () => { part.by_hand = undefined; this.#settle(k, performance.now()); };
+    input.ondblclick = () => { part.by_hand = undefined; this.#settle(k, performance.now(), true); };
     label.append(part.label, input, part.output);
     if (part.falls) this.byKey.set(part.falls, (who, down, now) => this.#hold(k, who, part.low, down, now));
     if (part.rises) this.byKey.set(part.rises, (who, down, now) => this.#hold(k, who, part.high, down, now));

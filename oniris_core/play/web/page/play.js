@@ -250,11 +250,12 @@ function recorded(saved) {
 
 // What is pressed.
 
-function acted(value, when, isNew) {
+function acted(value, when, isNew, isLetGo) {
   if (isNew) {
     page.presses.set(++page.press, when);
     engine.act(value, page.press);
   }
+  if (isLetGo) return; // who pauses with a key held down wants no more than that
   if (page.looking) goOn(false);
   else if (!page.state.running) engine.run(true);
 }
