@@ -69,7 +69,7 @@ def world(window: int = 16) -> World:
 def starts(rows: int = 13, episodes: int = 3) -> Starts:
     """The beginnings of episodes of CartPole, frames of 16 x 16 pixels."""
     params = build(CollectParams, "collect", {
-        **defaults()["collect"], "env_id": "CartPole-v1", "height": 16, "width": 16, "frame_skip": 1, "max_frames": rows,
+        **defaults()["collect"], "env_id": "CartPole-v1", "size": [16, 16], "frame_skip": 1, "max_frames": rows,
     }, "test")  # fmt: skip
     made, episode = list[Start](), 0
     while len(made) < episodes:
