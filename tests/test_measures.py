@@ -456,10 +456,13 @@ def test_other_environments_evaluate_without_special_flags(params_only: Path, ru
 
 
 def test_the_numbers_do_not_depend_on_the_batch_and_the_same_seed_gives_the_same_file(
-    pipeline: Path, run: Run, tiny_pipeline: Path
+    pipeline: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def report(**options: object) -> dict[str, float]:
-        result = run(pipeline, "render", *(f"--{k}={v}" for k, v in {"samples": 3, "dreams": 2, **options}.items()))
+    from oniris_core.evaluation.rollouts import rollouts
+
+    def report(batch: int) -> dict[str, float]:
+        monkeypatch.setattr(rollouts, "side_by_side", lambda *_: batch)
+        result = run(pipeline, "render", "--samples", 3, "--dreams", 2)
         assert result.exit_code == 0, result.output
         return evaluated(pipeline)
 
