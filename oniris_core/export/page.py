@@ -28,7 +28,7 @@ from oniris_core.world.generation_form import GenerationForm
 from oniris_core.world.store import World
 
 HERE = Path(__file__).parent / "page"
-PLAYS = Path(__file__).parent.parent / "play/page"
+PLAYS = Path(__file__).parent.parent / "play/web/page"
 MOST_LATENTS = 8
 """Latent frames of a start, after the first, that the page holds."""
 GPU_FROM = 100e6

@@ -1,4 +1,4 @@
-// Dreams in the page itself. It has the methods and events of the engine that asks a server (play/page/engine.js), and lives
+// Dreams in the page itself. It has the methods and events of the engine that asks a server (play/web/page/engine.js), and lives
 // as a player does there: what is asked is done one after the other, between two latent frames.
 
 import { told } from "./noise.js";
