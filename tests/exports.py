@@ -53,7 +53,7 @@ def save_small(folder: Path, unet: UNetConfig, ages: tuple[int, ...]) -> None:
     write_starts(folder / "starts.npz", Starts(starts, found.record))
 
 
-def sampler_of(folder: Path, steps: int = 6) -> Sampler:
+def sampler_of(folder: Path, steps: int = 2) -> Sampler:
     """The sampler with which `folder` was exported."""
     params = load_section(RenderParams, "render", read_yaml(folder / "params.yaml"), folder / "params.yaml", {})
     return replace(Sampler.of(params), steps=steps)
