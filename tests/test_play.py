@@ -312,12 +312,12 @@ def test_known_environments_have_the_keys_people_expect() -> None:
 
 def test_the_measurement_takes_as_many_steps_as_real_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oniris_core.play.house.MEASURED_S", 0.1)
-    how = sampling.sampler(ROOT / "demo/params.yaml")
+    how = replace(sampling.sampler(ROOT / "demo/params.yaml"), steps=6)
     start = demo_starts().starts[0]
 
     def chosen(a_step: float, wanted: str = "auto") -> tuple[int, str]:
         def make(sampler: sampling.autoregressive.Sampler) -> ToyStepper:  # type: ignore[name-defined]
-            return ToyStepper(seconds=a_step * (2 * sampler.steps - 1))
+            return ToyStepper(seconds=a_step * sampler.steps)
 
         steppers, qualities, name = measured(make, how, start, 2, wanted, 0.2)  # type: ignore[arg-type]
         assert set(steppers) == set(qualities) == {"fast", "fine"}
@@ -326,7 +326,7 @@ def test_the_measurement_takes_as_many_steps_as_real_time_allows(monkeypatch: py
 
     assert chosen(0.002) == (2, "fine")
     assert chosen(0.002, "fast") == (2, "fast")
-    assert chosen(0.04) == (2, "fast")
+    assert chosen(0.045) == (3, "fast")
     assert chosen(0.2) == (1, "fast")
 
 
