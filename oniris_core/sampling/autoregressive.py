@@ -35,8 +35,8 @@ class Sampler:
     steps: int = 2
     sigma_max: float = 0.2
     sigma_min: float = SIGMA_MIN
-    rho: float = 3.0
-    context_sigma: float = 0.07
+    rho: float = RHO
+    context_sigma: float = CONTEXT_SIGMA
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.sigma_min <= self.sigma_max or not self.context_sigma > 0:
