@@ -53,7 +53,7 @@ def main(
         actions = endless.action_space.sample()
         led = np.repeat(actions[:, None], c, axis=1)
         cases = {
-            "bare": lambda moment=moment, led=led, noise=noise, ahead=endless: ahead.stepper.step(moment, led, noise),
+            "bare": lambda moment=moment, led=led, noise=noise, ahead=endless: ahead.stepper.imagine(moment, led, noise),
             "steps": lambda actions=actions, ahead=endless: ahead.step(actions),
             "resets": lambda actions=actions, ahead=ending: ahead.step(actions),
         }  # fmt: skip

@@ -1,5 +1,6 @@
 """Not in the pipeline: trains a policy inside the world model and judges it in the simulator; models/policy, reports/policy."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/policy"),
 ) -> None:
     """Train PPO in dreams of the world model only, and compare what it brings there with what it brings in truth."""
-    from oniris_core.common.artefacts.files import open_artefact, refuse_unwritable
+    from oniris_core.common.artefacts.files import atomic_write, open_artefact, refuse_unwritable
     from oniris_core.common.errors import UserError
     from oniris_core.common.optional import optional
 
@@ -49,6 +50,7 @@ def app(
     optional("stable_baselines3", "policies", "the stage policy")
     import numpy as np
 
+    from oniris_core.common.artefacts.runs import workspace
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
@@ -56,12 +58,12 @@ def app(
     from oniris_core.environment.parts import assemble
     from oniris_core.environment.truth import TrueVectorEnv
     from oniris_core.policy import judge, ppo
-    from oniris_core.policy.judge import Act
+    from oniris_core.policy.judge import Act, Player, moments
     from oniris_core.policy.report import Judgement, film, write_policy, write_policy_report
 
     params, seed = settings.own, settings.common.seed
     device = pick_device(settings.common.device, settings.common.threads)
-    parts = assemble(world, vae, starts, None, device)
+    parts = assemble(world, vae, starts, None, device, whole=True)
     if params.observations == "pixels" and min(parts.frame_size) < SMALLEST:
         raise UserError(f"policy.observations = pixels needs frames of {SMALLEST} x {SMALLEST} pixels at least, these have "
                         f"{' x '.join(map(str, parts.frame_size))}: set it to latents")  # fmt: skip
@@ -70,10 +72,10 @@ def app(
     }  # fmt: skip
     dreaming = {
         **given, "context_latents": params.context_latents,
-        "horizon": params.horizon,
+        "horizon": params.horizon, "begin": "anywhere",
     }  # fmt: skip
-    compared = parts.starts.starts[:POINT_EPISODES]
     dreams = WorldVectorEnv(DREAMS, **dreaming, autoreset_mode="SameStep")
+    compared = moments(parts.starts.starts, parts.group, params.context_latents)[:POINT_EPISODES]
     inside = WorldVectorEnv(len(compared), **dreaming)
     given["import_code"] = params.import_code
     truth = TrueVectorEnv(1, **given, autoreset_mode="Disabled")
@@ -85,37 +87,47 @@ def app(
         )
     found = Judgement()
 
-    with stop_requests() as stop, meter("policy: decisions of each dream", params.steps // DREAMS) as progress:
-        frame = parts.group * min(params.context_latents, *(start.latents(parts.group) for start in compared))
+    players: dict[str, Player] = {"random": judge.at_random}
+    if heuristic := judge.heuristic_player(truth):
+        players["heuristic"] = heuristic
+    else:
+        found.left_out["heuristic"] = f"there is none for {env_id}"
+    identities = {"world": open_artefact(world, "world", "train").identity, "starts": parts.starts.identity}
+    whole = params.steps // DREAMS * (1 + params.true_baseline)
 
-        def look(decisions: int, act: Act) -> None:
-            options = {"start": np.arange(len(compared)), "frame": frame}
+    with (
+        workspace("policy", out, params=settings.as_json("policy"), **identities) as kept,
+        stop_requests() as stop,
+        meter("policy: decisions of each environment", whole) as progress,
+    ):
+
+        def look(decisions: int, act: Act) -> dict[str, float]:
+            options = {name: np.array([where[name] for where in compared]) for name in ("start", "frame")}
             dreamt = judge.first_returns(inside, act, seed, options, stop.raise_if_set)
             true = [
-                judge.true_return(truth, judge.always(act), 0, stop.raise_if_set,
-                                  {"start": number, "frame": frame, "horizon": params.horizon})
-                for number in range(len(compared))
-            ]  # fmt: skip
-            found.curve.append((decisions, float(dreamt.mean()), float(np.mean(true))))
+                judge.true_return(truth, judge.always(act), 0, stop.raise_if_set, {**where, "horizon": params.horizon})
+                for where in compared
+            ]
+            return {"decisions": decisions, "inside": float(dreamt.mean()), "outside": float(np.mean(true))}
 
         def tick() -> None:
             stop.raise_if_set()
             progress.advance()
 
-        policy = ppo.train(dreams, params, seed, str(device), tick, look)
-        players = {"policy": judge.always(ppo.player(policy)), "random": judge.at_random}
-        if heuristic := judge.heuristic_player(truth):
-            players["heuristic"] = heuristic
-        else:
-            found.left_out["heuristic"] = f"there is none for {env_id}"
+        policy, found.curve = ppo.train(dreams, params, seed, str(device), kept / "dreams", tick, look)
+        players["policy"] = judge.always(ppo.player(policy))
         if params.true_baseline:
             simulators = TrueVectorEnv(DREAMS, **given, autoreset_mode="SameStep")
-            same = ppo.train(simulators, params, seed, str(device), stop.raise_if_set, lambda _, __: None)
+            same, _ = ppo.train(simulators, params, seed, str(device), kept / "truth", tick, lambda _, __: {})
             players["ppo_in_truth"] = judge.always(ppo.player(same))
         else:
             found.left_out["ppo_in_truth"] = "policy.true_baseline = false"
         for name, player in players.items():
-            found.returns[name] = judge.true_returns(truth, player, seeds, stop.raise_if_set)
+            returns = kept / f"{name}.json"
+            if not returns.is_file():
+                judged = judge.true_returns(truth, player, seeds, stop.raise_if_set)
+                atomic_write(returns, json.dumps(judged.tolist()).encode())
+            found.returns[name] = np.array(json.loads(returns.read_text()))
         try:
             found.returns["behaviour"] = judge.recorded_returns(starts)
         except UserError:
@@ -124,9 +136,7 @@ def app(
         found.video = film(
             truth, ppo.player(policy), dreams.stepper, best, params.context_latents, stop.raise_if_set
         )  # fmt: skip
-        record = {
-            "params": settings.as_json("policy"), "env_id": env_id, "world": open_artefact(world, "world", "train").identity,
-        }  # fmt: skip
+        record = {"params": settings.as_json("policy"), "env_id": env_id, **identities}
         write_policy_report(report, found, env_id, seed, parts.starts.frame_rate)
         write_policy(out, policy.save, record)
     for name, reason in found.left_out.items():

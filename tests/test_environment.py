@@ -173,6 +173,31 @@ def test_a_reset_of_some_leaves_the_others() -> None:
             envs.step(np.zeros(3, int))
 
 
+def test_dreams_begin_early_or_anywhere_after_a_past_of_the_same_length() -> None:
+    early, anywhere = (dreamt(8, observations="latents", begin=begin) for begin in ("early", "anywhere"))
+    with one_thread():
+        assert set(early.reset(seed=0)[1]["frame"]) == {C}
+        seen, infos = anywhere.reset(seed=0)
+        assert set(infos["frame"]) == {C, 2 * C, 3 * C}
+        assert np.array_equal(anywhere.reset(seed=0)[0], seen)
+        # What is remembered is two latent frames, whatever came before them.
+        assert anywhere.moment is not None
+        assert set(anywhere.moment.world.position.tolist()) == {2}
+        row = int(infos["frame"].argmax())
+        start = starts().starts[infos["start"][row]]
+        z, _ = anywhere.stepper.latents_of(start.frames[None], start.actions[None])
+        np.testing.assert_allclose(anywhere.moment.world.clean[row, -2:], z[0, -2:], atol=1e-5)
+
+
+def test_pixels_and_latents_are_seen_of_the_same_dreams() -> None:
+    """Whoever sees latents alone needs no decoder; the dreams are the same."""
+    seen, unseen = dreamt(2, observations="latents", render_mode="rgb_array"), dreamt(2, observations="latents")
+    assert same(played(seen, 4), played(unseen, 4))
+    assert seen.frames.any()
+    assert unseen.moment is not None
+    assert unseen.moment.decoder is None
+
+
 def test_an_action_for_every_frame_is_told_as_such() -> None:
     with one_thread():
         one, each = dreamt(1, observations="latents"), dreamt(1, observations="latents", actions_per_step="all")
@@ -188,7 +213,7 @@ def test_the_moment_of_the_dreams_can_be_branched_from() -> None:
     kept = envs.moment
     assert kept is not None
     a = envs.step(np.array([1, 1]))[0]
-    branched, _ = envs.stepper.step(kept, np.ones((2, C), int), envs._noise)
+    branched = envs.stepper.imagine(kept, np.ones((2, C), int), envs._noise)
     assert np.array_equal(branched.world.clean[:, -1].numpy(), a)
 
 
@@ -282,6 +307,7 @@ def test_wrong_actions_are_told_in_a_line(actions: Any, said: str) -> None:
         ({"observations": "sounds"}, "observations = 'sounds' must be one of 'pixels', 'latents'"),
         ({"actions_per_step": "two"}, "'one', 'all'"),
         ({"render_mode": "human"}, "render_mode"),
+        ({"begin": "late"}, "begin = 'late' must be one of 'early', 'anywhere'"),
         ({"horizon": 6}, "horizon = 6 frames must be a multiple of 4"),
         (
             {"context_latents": 9},

@@ -81,9 +81,18 @@ def test_a_true_frame_is_taken_in_as_a_generated_one(stepper: Stepper) -> None:
         past, actions = begun(stepper), np.array([[0, 1, 1, 0]])
         made, frames = stepper.step(past, actions, [3])
         taken, shown = stepper.take_in(past, made.world.clean[:, -1], actions)
+        # With nobody looking all is the same, but that it cannot be looked at later.
+        imagined = stepper.imagine(past.unseen(), actions, [3])
+        observed = stepper.observe(past, made.world.clean[:, -1], actions)
     assert all(torch.equal(a, b) for a, b in zip(tensors(made.world), tensors(taken.world), strict=True))
     assert np.array_equal(frames, shown)
-    with pytest.raises(ValueError, match=r"latents \[1, 3, 4\] and actions \[1, 4\] do not fit \[1, 3, 4, 4\]"):
+    for moment in (imagined, observed):
+        assert all(torch.equal(a, b) for a, b in zip(tensors(made.world), tensors(moment.world), strict=True))
+        with pytest.raises(ValueError, match="`imagine` alone"):
+            stepper.step(moment, actions, [3])
+    with pytest.raises(ValueError, match="nothing to show frames with"):
+        made.replace_rows([0], imagined)
+    with pytest.raises(ValueError, match=r"latents \[1, 3, 4\] do not fit \[1, 3, 4, 4\]"):
         stepper.take_in(past, made.world.clean[:, -1, :, 0], actions)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,45 @@ def test_from_a_world_model_to_a_policy(params_only: Path, run: Run, toy: None) 
         play = judge.always(lambda seen: np.asarray(policy.predict(seen, deterministic=True)[0]))
         again = judge.true_returns(truth, play, [FIRST_SEED + number for number in range(2)], lambda: None)
     assert again.tolist() == json.loads((report / "returns.json").read_text())["policy"]
+
+
+def test_a_training_goes_on_where_it_stopped(
+    params_only: Path, run: Run, toy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within the second part, in the simulator, and while it is judged; then the same as undisturbed."""
+    from stable_baselines3 import PPO
+
+    from oniris_core.environment.dreams import WorldVectorEnv
+
+    def made(name: str) -> list[Any]:
+        weights = PPO.load(params_only / f"{name}/policy.zip", device="cpu").policy.state_dict()
+        return [*(weights[key].numpy() for key in sorted(weights))]
+
+    def stopping(cls: type, method: str, calls: int) -> int:
+        """Run with a stop in the so-manieth call."""
+        with monkeypatch.context() as patch:
+            before, count = getattr(cls, method), iter(range(calls))
+
+            def call(*given: Any, **named: Any) -> Any:
+                if next(count, None) is None:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return before(*given, **named)
+
+            patch.setattr(cls, method, call)
+            return run(params_only, "policy", *options(out="stopped", report="report")).exit_code
+
+    with one_thread():
+        assert run(params_only, "policy", *options(out="undisturbed", report="report")).exit_code == 0
+        assert stopping(WorldVectorEnv, "step", 20) == 130
+        kept = params_only / "runs/policy"
+        assert {path.name for path in kept.rglob("*.json")} == {"1.json"}
+        assert stopping(TrueVectorEnv, "step", 18) == 130
+        assert {path.parent.name for path in kept.rglob("2.json")} == {"dreams"}
+        assert stopping(TrueVectorEnv, "step", 16) == 130
+        assert {path.parent.name for path in kept.rglob("2.json")} == {"dreams", "truth"}
+        assert run(params_only, "policy", *options(out="stopped", report="report")).exit_code == 0
+    assert all(np.array_equal(a, b) for a, b in zip(made("undisturbed"), made("stopped"), strict=True))
+    assert not list(kept.rglob("*.zip"))
 
 
 def test_recorded_returns_are_sums_of_rewards(tiny_pipeline: Path) -> None:

@@ -56,13 +56,13 @@ def play(
 
     seen, _ = truth.reset(seed=seed)
     features = model.world.action_spec.features * model.group
-    moment, _ = model.begin_latents(torch.from_numpy(seen)[:, None], torch.zeros(1, 1, features))
+    moment = model.recall(torch.from_numpy(seen)[:, None], torch.zeros(1, 1, features))
     total, over, number = 0.0, False, 0
     while not over and number < decisions:
         action = plan(model, moment, horizon, candidates, rounds, seed=number)
         seen, rewards, terminated, truncated, _ = truth.step(action[None])
         # What the model remembers is what truly happened.
-        moment, _ = model.take_in(moment, torch.from_numpy(seen), np.repeat(action[None, None], model.group, axis=1))
+        moment = model.observe(moment, torch.from_numpy(seen), np.repeat(action[None, None], model.group, axis=1))
         total, over, number = total + float(rewards[0]), bool(terminated[0] or truncated[0]), number + 1
     typer.echo(f"seed {seed}: return {total:.1f} after {number} decisions")
     return total

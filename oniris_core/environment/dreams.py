@@ -4,6 +4,7 @@ Axes: n environments side by side, c frames of a latent frame, C channels of a l
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,8 @@ KEPT_BYTES = 2**29
 class WorldVectorEnv(DecisionVectorEnv):
     """Dreams of the world model, side by side.
 
-    An episode begins after the true frames of a start and goes on until the model ends it or `horizon` truncates it; a dream
-    that is not finite any more is truncated as well. Equal seeds and actions are equal bytes on one machine, whoever else is in
+    An episode begins after true frames of a start and goes on until the model ends it or `horizon` truncates it; a dream that
+    is not finite any more is truncated as well. Equal seeds and actions are equal bytes on one machine, whoever else is in
     the batch and however old they are; in a batch of another size they are equal to rounding, about 1e-6 a step.
 
     Attributes:
@@ -51,7 +52,8 @@ class WorldVectorEnv(DecisionVectorEnv):
         observations: Observations = "pixels",
         rewards: Literal["model", "none"] = "model",
         actions_per_step: Literal["one", "all"] = "one",
-        context_latents: int | None = 4,
+        context_latents: int = 4,
+        begin: Literal["early", "anywhere"] = "early",
         horizon: int | None = 128,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
@@ -69,8 +71,10 @@ class WorldVectorEnv(DecisionVectorEnv):
             observations: what is seen, "pixels" or "latents"; see `DecisionVectorEnv`.
             rewards: of the "model", or "none": rewards of 0, and no end but the horizon.
             actions_per_step: "one" for all c frames of a latent frame, or "all": one for each.
-            context_latents: true latent frames after the reset frame that a dream starts from; None: any number that the
-                start has, drawn each time.
+            context_latents: true latent frames that a dream starts from, after the first of those that it takes in.
+            begin: "early" for the first frame of a start with so much of a past; "anywhere" for any of those, drawn each time:
+                so dreams are had of all that was recorded, also where a dream from the first frame on would not come to. A
+                store is then read whole, and not the first frames of each episode alone.
             horizon: frames after which an episode is truncated, a multiple of c; None: never.
             autoreset_mode: of Gymnasium's vector environments; DISABLED resets by the option `reset_mask`.
             render_mode: "rgb_array" for `render`.
@@ -82,17 +86,19 @@ class WorldVectorEnv(DecisionVectorEnv):
             UserError: what `assemble` refuses, starts that are too short for the context, rewards that the model has not
                 learned, or more environments than fit into memory.
         """
-        parts = assemble(world, vae, starts, ema_width, device)
-        super().__init__(num_envs, parts, observations, actions_per_step, horizon, autoreset_mode, render_mode)
         refuse_others("rewards", rewards, ("model", "none"))
+        refuse_others("begin", begin, ("early", "anywhere"))
+        parts = assemble(world, vae, starts, ema_width, device, whole=begin == "anywhere")
+        super().__init__(num_envs, parts, observations, actions_per_step, horizon, autoreset_mode, render_mode)
         self._learned = rewards == "model"
         if self._learned:
             refuse_unlearned(parts.world)
         self.stepper = Stepper(parts.world, parts.codec, sampler or Sampler())
         self.moment: Moment | None = None
-        self._context = context_latents
+        self._context, self._anywhere = context_latents, begin == "anywhere"
+        self._shown = self._pixels or render_mode is not None
         self._long_enough = [
-            number for number, start in enumerate(parts.starts.starts) if start.latents(self.group) >= (context_latents or 0)
+            number for number, start in enumerate(parts.starts.starts) if start.latents(self.group) >= context_latents
         ]  # fmt: skip
         if not self._long_enough:
             most = max(start.latents(self.group) for start in parts.starts.starts)
@@ -100,6 +106,7 @@ class WorldVectorEnv(DecisionVectorEnv):
                             f"context_latents = {context_latents}")  # fmt: skip
         self._noise = [0] * num_envs
         self._begun = OrderedDict[tuple[int, int], tuple[Moment, np.ndarray]]()
+        self._encoded = dict[int, tuple[torch.Tensor, torch.Tensor]]()
         self._row_bytes = self._bytes_of_a_row()
         self._refuse_beyond_memory()
 
@@ -120,7 +127,10 @@ class WorldVectorEnv(DecisionVectorEnv):
 
     def _go_on(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert self.moment is not None
-        self.moment, self.frames = self.stepper.step(self.moment, actions, self._noise)
+        if self._shown:
+            self.moment, self.frames = self.stepper.step(self.moment, actions, self._noise)
+        else:
+            self.moment = self.stepper.imagine(self.moment, actions, self._noise)
         self._show(self.moment)
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         if self._learned:
@@ -136,8 +146,8 @@ class WorldVectorEnv(DecisionVectorEnv):
         rng, c = numpy_rng(beginning.seed, "start"), self.group
         start = int(rng.choice(self._long_enough)) if beginning.start is None else beginning.start
         latents = self._context
-        if latents is None:
-            latents = int(rng.integers(self.parts.start(start).latents(c) + 1))
+        if self._anywhere:
+            latents = int(rng.integers(latents, self.parts.start(start).latents(c) + 1))
         frame = latents * c if beginning.frame is None else beginning.frame
         return start, self.parts.checked_frame(start, frame)
 
@@ -148,10 +158,20 @@ class WorldVectorEnv(DecisionVectorEnv):
         """
         key = number, frame
         if key not in self._begun:
-            start, form = self.parts.start(number), self.parts.world.form
-            moment, shown = self.stepper.begin(start.frames[None, : frame + 1], start.actions[None, : frame + 1])
+            start, form, c = self.parts.start(number), self.parts.world.form, self.group
+            if number not in self._encoded:
+                self._encoded[number] = self.stepper.latents_of(start.frames[None], start.actions[None])
+            last = frame // c
+            seen = slice(max(0, last - self._context), last + 1)
+            z, told = (part[:, seen] for part in self._encoded[number])
+            frames = self.frames[0]
+            if self._shown:
+                moment, shown = self.stepper.begin_latents(z, told)
+                frames = shown[0, -c:]
+            else:
+                moment = self.stepper.recall(z, told)
             whole = form.grow(moment.world, form.config.unet.window)
-            self._begun[key] = Moment(whole, moment.decoder), shown[0, -self.group :]
+            self._begun[key] = replace(moment, world=whole), frames
             while len(self._begun) > max(1, KEPT_BYTES // self._row_bytes):
                 self._begun.popitem(last=False)
         self._begun.move_to_end(key)
@@ -160,8 +180,10 @@ class WorldVectorEnv(DecisionVectorEnv):
     def _bytes_of_a_row(self) -> int:
         form = self.parts.world.form
         frame = torch.zeros(1, *form.latent_shape, device=form.device)
-        decoder = self.stepper.decoder.begin(1, *form.latent_shape[1:])
-        held = [*tensors(form.begin(frame, frame[:, 0, 0, 0])), decoder.started, *decoder.pasts]
+        held = tensors(form.begin(frame, frame[:, 0, 0, 0]))
+        if self._shown:
+            decoder = self.stepper.decoder.begin(1, *form.latent_shape[1:])
+            held += [decoder.started, *decoder.pasts]
         return sum(part.nbytes for part in held)
 
     def _refuse_beyond_memory(self) -> None:
@@ -175,6 +197,7 @@ class WorldVectorEnv(DecisionVectorEnv):
         """Let the dreams go."""
         self.moment = None
         self._begun.clear()
+        self._encoded.clear()
 
 
 def refuse_unlearned(world: World) -> None:

@@ -67,6 +67,7 @@ def assemble(
     starts: Starts | Location | str,
     ema_width: float | None = None,
     device: torch.device | str = "cpu",
+    whole: bool = False,
 ) -> Parts:
     """Load what is given by its path, and see that all fits together.
 
@@ -76,16 +77,18 @@ def assemble(
         starts: an episode store (of which the held-out episodes are taken), or a file of starts.
         ema_width: width of the average of the weights; None: the first that was tracked.
         device: where to compute.
+        whole: read the episodes of a store to their ends.
 
     Raises:
-        UserError: missing, damaged, another VAE than the model's, or episodes of other actions or another frame size.
+        UserError: missing, damaged, more than fits into memory, another VAE than the model's, or episodes of other actions or
+            another frame size.
     """
     model = world if isinstance(world, World) else load_world(Path(world), ema_width, device)
     codec = vae if isinstance(vae, Codec) else Codec(*load_vae(Path(vae), device))
     if codec.identity != model.vae_identity:
         raise UserError(f"the model belongs to VAE {model.vae_identity[:12]}, this one is {codec.identity[:12]}")
     named = "the starts" if isinstance(starts, Starts) else str(starts)
-    found = starts if isinstance(starts, Starts) else open_starts(starts, MOST_STARTS, 1)
+    found = starts if isinstance(starts, Starts) else open_starts(starts, MOST_STARTS, 1, whole)
     parts = Parts(model, codec, found, named)
     fitting(found, model.action_spec, parts.frame_size, named)
     return parts

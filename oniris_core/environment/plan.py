@@ -28,7 +28,7 @@ def plan(
 
     Args:
         stepper: a world model that has learned rewards, from `oniris_core.load`.
-        past: of one rollout; see `Stepper.begin` and `Stepper.take_in`.
+        past: of one rollout; see `Stepper.recall` and `Stepper.observe`.
         horizon: frames to look ahead, a multiple of c.
         candidates: sequences of actions tried in each round, side by side.
         rounds: how often new ones are drawn around the best.
@@ -48,7 +48,7 @@ def plan(
             f"rollouts, horizon {horizon}, {candidates} candidates, {rounds} rounds"
         )
     refuse_unlearned(stepper.world)
-    branches, number = past.repeat(candidates), 0
+    branches, number = past.unseen().repeat(candidates), 0
 
     def returns(actions: np.ndarray) -> np.ndarray:
         nonlocal number
@@ -64,7 +64,7 @@ def dreamt_returns(stepper: Stepper, moment: Moment, actions: np.ndarray, seeds:
     total, alive = np.zeros(len(moment)), np.ones(len(moment), bool)
     for decision in range(actions.shape[1]):
         held = np.repeat(actions[:, decision, None], stepper.group, axis=1)
-        moment, _ = stepper.step(moment, held, seeds)
+        moment = stepper.imagine(moment, held, seeds)
         rewards, ended = told(stepper, moment)
         total += rewards * alive
         alive &= ~ended

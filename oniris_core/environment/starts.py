@@ -3,6 +3,7 @@
 Axes: T frames, H, W.
 """
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.artefacts.remote import Location, location
 from oniris_core.common.errors import UserError
+from oniris_core.common.memory import available_memory, refuse_beyond
 from oniris_core.data.episodes.store import EpisodeStore, open_episodes
 from oniris_core.data.rows.actions import ActionSpec
 
@@ -67,24 +69,38 @@ class Starts:
         return float(self.record["frame_rate"])
 
     @property
+    def identity(self) -> str:
+        """SHA-256 over all of it."""
+        found = hashlib.sha256(json.dumps(self.record, sort_keys=True, default=str).encode())
+        for start in self.starts:
+            found.update(np.ascontiguousarray(start.frames).data)
+            found.update(np.ascontiguousarray(start.actions).data)
+            found.update(f"{start.episode} {start.seed}".encode())
+        return found.hexdigest()
+
+    @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width of a frame, pixels."""
         return self.starts[0].frames.shape[1], self.starts[0].frames.shape[2]
 
 
-def open_starts(path: Location | str, count: int, least: int) -> Starts:
+def open_starts(path: Location | str, count: int, least: int, whole: bool = False) -> Starts:
     """The starts in a file that `write_starts` made, or of the held-out episodes of a store (of all if none is held out).
 
     Args:
         path: the file, or the store.
         count: how many at most.
         least: rows an episode must have.
+        whole: read the episodes of a store to their ends, and not their first MOST_ROWS rows alone.
 
     Raises:
-        UserError: missing, damaged, or no episode is long enough.
+        UserError: missing, damaged, more than fits into memory, or no episode is long enough.
     """
     place = location(path)
-    found = _read(place) if isinstance(place, Path) and place.is_file() else of_store(open_episodes(place), MOST_ROWS)
+    if isinstance(place, Path) and place.is_file():
+        found = _read(place)
+    else:
+        found = of_store(open_episodes(place), None if whole else MOST_ROWS, count, least)
     long_enough = tuple(start for start in found.starts if len(start.frames) >= least)
     if not long_enough:
         longest = max(len(start.frames) for start in found.starts)
@@ -113,18 +129,35 @@ def fitting(starts: Starts, spec: ActionSpec, size: tuple[int, int], named: str)
         raise UserError(f"{named} has frames of {found} pixels, the model makes {wanted}")
 
 
-def of_store(store: EpisodeStore, rows: int) -> Starts:
-    """The first `rows` rows of the held-out episodes of a store, or of all where none is held out."""
+def of_store(store: EpisodeStore, rows: int | None, count: int | None = None, least: int = 1) -> Starts:
+    """The first `rows` rows (None: all) of the held-out episodes of a store, or of all where none is held out.
+
+    Args:
+        store: the episodes.
+        rows: how many of each at most.
+        count: how many episodes at most; None: all.
+        least: rows an episode must have; if none has, the longest one is taken.
+
+    Raises:
+        UserError: more than fits into memory.
+    """
     params = store.attributes.get("params", {})
     record = {key: store.attributes.get(key) for key in RECORD} | {
         "params": {key: params[key] for key in _PARAMS if key in params}
     }
     held_out = store.episodes(1)
-    chosen = held_out if len(held_out) else np.arange(len(store.episode_ends))
+    lengths = np.diff(store.episode_ends, prepend=0)
+    candidates = held_out if len(held_out) else np.arange(len(lengths))
+    chosen = candidates[lengths[candidates] >= least][:count]
+    if not len(chosen):
+        chosen = candidates[[lengths[candidates].argmax()]]
+    taken = lengths[chosen] if rows is None else lengths[chosen].clip(max=rows)
+    refuse_beyond(int(taken.sum()) * int(np.prod(store.frames.shape[1:])), available_memory(),
+                  f"the start of {len(chosen)} episodes, {taken.sum()} frames", "hold out fewer or shorter ones")  # fmt: skip
     starts = []
-    for episode in map(int, chosen):
-        first, end = store.bounds(episode)
-        end = min(end, first + rows)
+    for episode, frames in zip(map(int, chosen), taken, strict=True):
+        first, _ = store.bounds(episode)
+        end = first + int(frames)
         starts.append(Start(episode, int(store.episode_seed[episode]), np.asarray(store.frames[first:end]),
                             store.actions[first:end]))  # fmt: skip
     return Starts(tuple(starts), record)

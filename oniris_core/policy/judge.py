@@ -4,7 +4,7 @@ Axes: n environments side by side.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from oniris_core.common.artefacts.remote import Location, location
 from oniris_core.data.playing.heuristics import heuristic_for
 from oniris_core.data.rows.zarrs import open_store, read
 from oniris_core.environment.decisions import DecisionVectorEnv
+from oniris_core.environment.starts import Start
 from oniris_core.environment.truth import TrueVectorEnv
 
 Act = Callable[[np.ndarray], np.ndarray]
@@ -22,6 +23,25 @@ Player = Callable[[TrueVectorEnv, int], Act]
 """Makes who plays an episode of the only one of these environments, which has been reset with this seed."""
 
 Tick = Callable[[], None]
+EARLY_TO_LATE = 8
+"""Moments of episodes by turns: after none of it, an eighth of it, and so on."""
+
+
+def moments(starts: Sequence[Start], c: int, context_latents: int) -> list[dict[str, int]]:
+    """A moment (`start` and `frame`) of each start that is long enough, early in some and late in others.
+
+    Args:
+        starts: beginnings of episodes.
+        c: frames of a latent frame.
+        context_latents: latent frames that there must be before the moment.
+    """
+    found = []
+    for number, start in enumerate(starts):
+        if (spare := start.latents(c) - context_latents) >= 0:
+            found.append(
+                {"start": number, "frame": c * (context_latents + spare * (number % EARLY_TO_LATE) // EARLY_TO_LATE)}
+            )
+    return found
 
 
 def first_returns(envs: DecisionVectorEnv, act: Act, seed: int, options: dict[str, Any], tick: Tick) -> np.ndarray:

@@ -14,7 +14,7 @@ class PolicyParams(Params):
     observations: Literal["pixels", "latents"] = Field(
         description="what the policy sees: the frames of the last latent frame, or that latent frame"
     )
-    context_latents: Count = Field(description="true latent frames, after the reset frame, that a dream starts from")
+    context_latents: Count = Field(description="true latent frames that a dream starts from, anywhere in an episode")
     horizon: Positive = Field(description="frames after which a dream is truncated, a multiple of the time compression")
     judge_episodes: Positive = Field(description="new episodes of the simulator on which every player is judged")
     true_baseline: bool = Field(description="train the same in the simulator too, to compare with")

@@ -22,9 +22,10 @@ from oniris_core.policy.judge import Act
 from oniris_core.sampling.stepper import Stepper
 
 CURVE_CAPTION = (
-    "The mean return of the policy in dreams and in the simulator, from the same starts and over the same number of frames: "
+    "The mean return of the policy in dreams and in the simulator, from the same moments and over the same number of frames: "
     "where they part, the policy makes use of the model's errors."
 )
+CURVE = ("decisions", "inside", "outside")
 RESAMPLES = 2000
 SHOWN_PIXELS = 256
 """A frame is shown at least about this large."""
@@ -36,13 +37,13 @@ class Judgement:
 
     Attributes:
         returns: of each player the returns [E] of whole episodes.
-        curve: decisions of the training, and mean return inside and outside from the same starts, of so many frames.
+        curve: by `decisions` of the training the mean return `inside` and `outside` from the same moments, over the horizon.
         left_out: what was not measured, and why.
         video: uint8 [T, H, 2 W, 3], true frames beside the dream of them; None: no episode was played.
     """
 
     returns: dict[str, np.ndarray] = field(default_factory=dict)
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     video: np.ndarray | None = None
 
@@ -52,11 +53,11 @@ class Judgement:
         for name, returns in self.returns.items():
             add(found, f"{name}/return", Bootstrap(len(returns), RESAMPLES, seed).mean(returns))
         if self.curve:
-            decisions, inside, outside = self.curve[-1]
+            last = self.curve[-1]
             found |= {
-                "training/decisions": decisions,
-                "inside/return": round(inside, 4),
-                "outside/return": round(outside, 4),
+                "training/decisions": last["decisions"],
+                "inside/return": round(last["inside"], 4),
+                "outside/return": round(last["outside"], 4),
             }
         return found
 
@@ -116,7 +117,7 @@ def write_policy_report(out: Path, found: Judgement, env_id: str, seed: int, fra
         (folder / "metrics.json").write_text(to_json(metrics))
         (folder / "left_out.json").write_text(to_json(found.left_out))
         (folder / "returns.json").write_text(json.dumps({name: list(values) for name, values in found.returns.items()}))
-        rows = ["decisions,inside,outside", *(f"{n},{inside:.6g},{outside:.6g}" for n, inside, outside in found.curve)]
+        rows = [",".join(CURVE), *(",".join(f"{point[name]:.6g}" for name in CURVE) for point in found.curve)]
         (folder / "curve.csv").write_text("\n".join(rows) + "\n")
         save_figure(curve_figure(found), folder / "curve.png")
         data = (folder / "curve.png").read_bytes()
@@ -140,7 +141,7 @@ def curve_figure(found: Judgement) -> Figure:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axis = figure.subplots()
     if found.curve:
-        decisions, inside, outside = zip(*found.curve, strict=True)
+        decisions, inside, outside = ([point[name] for point in found.curve] for name in CURVE)
         axis.plot(decisions, inside, marker="o", label="in dreams")
         axis.plot(decisions, outside, marker="o", label="in the simulator")
         axis.legend()

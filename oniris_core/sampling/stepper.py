@@ -25,18 +25,26 @@ class Moment:
     """Rollouts between two latent frames: all that is needed to go on.
 
     Never changed: keep one, and the rollouts can go on from there again, under other actions or with other noise.
+
+    Attributes:
+        world: what the world model remembers.
+        decoder: what the decoder remembers; None: nobody looks, and no frames can be shown from here on.
     """
 
     world: RolloutState
-    decoder: StreamState
+    decoder: StreamState | None
 
     def __len__(self) -> int:
         """How many rollouts there are."""
-        return len(self.decoder.started)
+        return len(self.world.position)
 
     def select(self, rows: Sequence[int]) -> "Moment":
         """The rollouts `rows`, in that order, any of them once, often or never. Raises ValueError if there is no such row."""
-        return Moment(self.world.select(rows), self.decoder.select(rows))
+        return Moment(self.world.select(rows), self.decoder and self.decoder.select(rows))
+
+    def unseen(self) -> "Moment":
+        """The same, to be gone on from by `Stepper.imagine` alone."""
+        return Moment(self.world, None)
 
     def replace_rows(self, rows: Sequence[int], fresh: "Moment") -> "Moment":
         """The same with the rollouts of `fresh`, in order, in the places `rows`; the others stay as they are, to the bit.
@@ -44,7 +52,10 @@ class Moment:
         Raises:
             ValueError: no such rows, another number of them than of fresh rollouts, or a moment of another model or window.
         """
-        return Moment(self.world.replace_rows(rows, fresh.world), self.decoder.replace_rows(rows, fresh.decoder))
+        if (self.decoder is None) != (fresh.decoder is None):
+            raise ValueError("of the two moments one has nothing to show frames with")
+        decoder = self.decoder and fresh.decoder and self.decoder.replace_rows(rows, fresh.decoder)
+        return Moment(self.world.replace_rows(rows, fresh.world), decoder)
 
     def repeat(self, k: int) -> "Moment":
         """Each rollout b stands k times, as rows b * k .. b * k + k - 1, to be continued in k ways."""
@@ -86,30 +97,38 @@ class Stepper:
         Raises:
             ValueError: shapes do not fit each other or the model, or actions of another space.
         """
+        return self.begin_latents(*self.latents_of(context, actions))
+
+    def latents_of(self, frames: np.ndarray, actions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Standardised latents [B, k + 1, C, h, w], and features of the actions that led to each; arguments as of `begin`."""
         c, shape = self.group, self.world.form.latent_shape
-        if context.ndim != 5 or not context.size or context.shape[1] % c != 1 % c:
-            raise ValueError(f"a context of shape {list(context.shape)} does not fit [B, 1 + k * {c}, H, W, 3]")
-        B, T = context.shape[:2]
+        if frames.ndim != 5 or not frames.size or frames.shape[1] % c != 1 % c:
+            raise ValueError(f"a context of shape {list(frames.shape)} does not fit [B, 1 + k * {c}, H, W, 3]")
+        B, T = frames.shape[:2]
         rows = group_rows(0, 1 + (T - 1) // c, c)
-        z_BGCHW, _ = self.codec.vae.encode(torch.from_numpy(context[:, rows]).to(self.device))
+        z_BGCHW, _ = self.codec.vae.encode(torch.from_numpy(frames[:, rows]).to(self.device))
         if tuple(z_BGCHW.shape[2:]) != shape:
             raise ValueError(
-                f"frames of shape {list(context.shape)} make latents {list(z_BGCHW.shape)}, the model knows "
+                f"frames of shape {list(frames.shape)} make latents {list(z_BGCHW.shape)}, the model knows "
                 f"[B, T, {', '.join(map(str, shape))}]"
             )
         features = self.features(actions)[:, rows].reshape(B, -1, c * self.world.action_spec.features)
-        return self.begin_latents((z_BGCHW - self._mean) / self._std, features)
+        return (z_BGCHW - self._mean) / self._std, features
 
     def begin_latents(self, z_BGCHW: Tensor, actions_BGA: Tensor) -> tuple[Moment, np.ndarray]:
         """The same from standardised latent frames, and features of all the actions that led to each of them."""
-        has_action = (torch.arange(z_BGCHW.shape[1], device=self.device) > 0).expand(len(z_BGCHW), -1)
-        state = prefill(self.world.form, z_BGCHW, actions_BGA, has_action, self.sampler)
+        moment = self.recall(z_BGCHW, actions_BGA)
         decoder = self.decoder.begin(len(z_BGCHW), *self.world.form.latent_shape[1:])
         shown = list[Tensor]()
         for z in z_BGCHW.unbind(1):
             decoder, frames = self._decode(decoder, z)
             shown.append(frames)
-        return Moment(state, decoder), torch.cat(shown, dim=1).cpu().numpy()
+        return Moment(moment.world, decoder), torch.cat(shown, dim=1).cpu().numpy()
+
+    def recall(self, z_BGCHW: Tensor, actions_BGA: Tensor) -> Moment:
+        """The same without showing anything, which saves the decoder; for `imagine`."""
+        has_action = (torch.arange(z_BGCHW.shape[1], device=self.device) > 0).expand(len(z_BGCHW), -1)
+        return Moment(prefill(self.world.form, z_BGCHW, actions_BGA, has_action, self.sampler), None)
 
     def step(self, moment: Moment, actions: np.ndarray, seeds: Sequence[int]) -> tuple[Moment, np.ndarray]:
         """Go on by one latent frame.
@@ -125,9 +144,7 @@ class Stepper:
         Raises:
             ValueError: shapes do not fit each other or the model, or actions of another space.
         """
-        if actions.shape[:2] != (len(moment), self.group):
-            raise ValueError(f"actions of shape {list(actions.shape)} do not fit [{len(moment)}, {self.group}, ...]")
-        return self.step_features(moment, self.features(actions).flatten(1), seeds)
+        return self.step_features(moment, self._told(moment, actions), seeds)
 
     def step_features(self, moment: Moment, actions_BA: Tensor, seeds: Sequence[int]) -> tuple[Moment, np.ndarray]:
         """The same from the features of the actions."""
@@ -136,6 +153,11 @@ class Stepper:
         decoder, frames = self._decode(moment.decoder, torch.where(finite, x, 0))
         return Moment(state, decoder), torch.where(finite[..., None], frames, 0).cpu().numpy()
 
+    def imagine(self, moment: Moment, actions: np.ndarray, seeds: Sequence[int]) -> Moment:
+        """The same latent frame as `step` makes, with nobody looking: it saves the decoder, which cannot be caught up with."""
+        state, _ = next_frame(self.world.form, moment.world, self._told(moment, actions), self.sampler, seeds)
+        return Moment(state, None)
+
     @torch.inference_mode()
     def outcomes(self, moment: Moment) -> Outcomes | None:
         """Rewards and ends [B, c] of the latent frame that each rollout made or took in last; None: the model knows none."""
@@ -143,16 +165,13 @@ class Stepper:
 
     def take_in(self, moment: Moment, z_BCHW: Tensor, actions: np.ndarray) -> tuple[Moment, np.ndarray]:
         """Go on by one true latent frame, standardised, instead of a generated one; arguments and returns else as `step`."""
-        expected = (len(moment), *self.world.form.latent_shape)
-        if tuple(z_BCHW.shape) != expected or actions.shape[:2] != (len(moment), self.group):
-            raise ValueError(
-                f"latents {list(z_BCHW.shape)} and actions {list(actions.shape)} do not fit {list(expected)} and "
-                f"[{len(moment)}, {self.group}, ...]"
-            )
-        x = z_BCHW.to(self.device)
-        state = take_in(self.world.form, moment.world, x, self.features(actions).flatten(1), self.sampler)
+        state, x = self._taken_in(moment, z_BCHW, actions)
         decoder, frames = self._decode(moment.decoder, x)
         return Moment(state, decoder), frames.cpu().numpy()
+
+    def observe(self, moment: Moment, z_BCHW: Tensor, actions: np.ndarray) -> Moment:
+        """What `take_in` does, with nobody looking (see `imagine`)."""
+        return Moment(self._taken_in(moment, z_BCHW, actions)[0], None)
 
     def features(self, actions: np.ndarray) -> Tensor:
         """float32 [B, T, features]: what the model is told of actions [B, T, ...]. Raises ValueError for another space."""
@@ -166,8 +185,23 @@ class Stepper:
         """Standardised latents [..., C, h, w] as the VAE gives them."""
         return z * self._std + self._mean
 
+    def _told(self, moment: Moment, actions: np.ndarray) -> Tensor:
+        """float32 [B, c features]: of the actions [B, c, ...] that lead to the next c frames."""
+        if actions.shape[:2] != (len(moment), self.group):
+            raise ValueError(f"actions of shape {list(actions.shape)} do not fit [{len(moment)}, {self.group}, ...]")
+        return self.features(actions).flatten(1)
+
+    def _taken_in(self, moment: Moment, z_BCHW: Tensor, actions: np.ndarray) -> tuple[RolloutState, Tensor]:
+        expected = (len(moment), *self.world.form.latent_shape)
+        if tuple(z_BCHW.shape) != expected:
+            raise ValueError(f"latents {list(z_BCHW.shape)} do not fit {list(expected)}")
+        x, told = z_BCHW.to(self.device), self._told(moment, actions)
+        return take_in(self.world.form, moment.world, x, told, self.sampler), x
+
     @torch.inference_mode()
-    def _decode(self, state: StreamState, x_BCHW: Tensor) -> tuple[StreamState, Tensor]:
+    def _decode(self, state: StreamState | None, x_BCHW: Tensor) -> tuple[StreamState, Tensor]:
+        if state is None:
+            raise ValueError("nobody looked at this rollout before: it can be gone on from by `imagine` alone")
         state, pixels = self.decoder(state, self.raw(x_BCHW))
         return state, to_uint8(pixels)
 
