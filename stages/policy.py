@@ -16,6 +16,9 @@ FIRST_SEED = 2**30
 DREAMS = 16
 """Dreams side by side."""
 
+CONTEXT_LATENTS = 4
+"""True latent frames, anywhere in an episode, that a dream starts from."""
+
 POINT_EPISODES = 16
 """Recorded starts on which returns inside and outside are compared, or as many as there are."""
 
@@ -71,11 +74,11 @@ def app(
         "world": parts.world, "vae": parts.codec, "starts": parts.starts, "observations": params.observations,
     }  # fmt: skip
     dreaming = {
-        **given, "context_latents": params.context_latents,
+        **given, "context_latents": CONTEXT_LATENTS,
         "horizon": params.horizon, "begin": "anywhere",
     }  # fmt: skip
     dreams = WorldVectorEnv(DREAMS, **dreaming, autoreset_mode="SameStep")
-    compared = moments(parts.starts.starts, parts.group, params.context_latents)[:POINT_EPISODES]
+    compared = moments(parts.starts.starts, parts.group, CONTEXT_LATENTS)[:POINT_EPISODES]
     inside = WorldVectorEnv(len(compared), **dreaming)
     given["import_code"] = params.import_code
     truth = TrueVectorEnv(1, **given, autoreset_mode="Disabled")
@@ -134,7 +137,7 @@ def app(
             found.left_out["behaviour"] = f"{starts} is no store of whole episodes"
         best = seeds[int(found.returns["policy"].argmax())]
         found.video = film(
-            truth, ppo.player(policy), dreams.stepper, best, params.context_latents, stop.raise_if_set
+            truth, ppo.player(policy), dreams.stepper, best, CONTEXT_LATENTS, stop.raise_if_set
         )  # fmt: skip
         record = {"params": settings.as_json("policy"), "env_id": env_id, **identities}
         write_policy_report(report, found, env_id, seed, parts.starts.frame_rate)

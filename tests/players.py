@@ -43,6 +43,7 @@ class ToyStepper:
     """Frames that tell the whole past, the actions, the noise, the quality and how many were dreamt side by side."""
 
     group = C
+    has_outcomes = False
 
     def __init__(self, quality: str = "fine", seconds: float = 0.0) -> None:
         self.quality, self.seconds = quality, seconds

@@ -22,7 +22,7 @@ from tests.imports import closure
 from tests.test_cli import one_error
 from tests.toys import codec, starts, teach, world
 
-QUICK = {"steps": 32, "context-latents": 1, "horizon": 12, "judge-episodes": 2}
+QUICK = {"steps": 32, "horizon": 12, "judge-episodes": 2}
 
 
 def options(**others: Any) -> list[str]:
@@ -32,7 +32,7 @@ def options(**others: Any) -> list[str]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few decisions of few dreams."""
-    for name, value in (("DREAMS", 2), ("POINT_EPISODES", 2)):
+    for name, value in (("DREAMS", 2), ("POINT_EPISODES", 2), ("CONTEXT_LATENTS", 1)):
         monkeypatch.setattr(f"stages.policy.{name}", value)
     for name, value in (("ROLLOUT_STEPS", 8), ("BATCH", 8), ("EPOCHS", 1), ("POINTS", 2)):
         monkeypatch.setattr(f"oniris_core.policy.ppo.{name}", value)

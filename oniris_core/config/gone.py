@@ -92,6 +92,7 @@ GONE: dict[tuple[str, str], str] = {
     ("play", "moments"): _SERVER,
     ("play", "keep_minutes"): _SERVER,
     ("play", "saves"): _SERVER,
+    ("policy", "context_latents"): "a dream always starts from 4 true latent frames: leave it out",
     ("play", "import_code"): "it is render.import_code now, or the switch --import-code",
 }
 """By section and name: what to do."""

@@ -209,7 +209,7 @@ class Player:
             "t": "frames", "at": session.at, "rows": len(frames), "count": session.group, "press": press,
             "action": plain(actions[-1]), "ms": round(milliseconds, 2), "seconds": self._house.latent_seconds / self._times,
             "seed": session.seed, "again": len(self._again), "skipped": self.connection.skipped if self.connection else 0,
-            "first": session.first,
+            "first": session.first, **session.outcome(session.at),
         }  # fmt: skip
         self._say("frames", say.packed(header, frames))
 
@@ -255,7 +255,7 @@ class Player:
         action = session.dreamt[at - 1].actions[-1] if at else session.start.actions[session.latents * session.group]
         header = {
             "t": "look", "at": at, "rows": len(frames), "count": session.group, "action": plain(action),
-            "true": true is not None,
+            "true": true is not None, **session.outcome(at),
         }  # fmt: skip
         self._say("look", say.packed(header, frames, *([] if true is None else [true])))
 

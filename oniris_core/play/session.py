@@ -7,9 +7,11 @@ frame, T frames, H, W.
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from oniris_core.environment.dreams import told
 from oniris_core.environment.starts import Start
 from oniris_core.sampling.stepper import Moment, Stepper
 
@@ -32,6 +34,8 @@ class Dreamt:
         quality: the stepper that dreamt it.
         run: futures that go on from each other have the same number; 0: a single dream.
         row: the one that was chosen.
+        rewards: one a row, summed since the context, up to the end of the episode; empty: the model has learned none.
+        ended: whether the model thinks by then that the episode has ended, one a row.
         frames: deflated uint8 [rows, c, H, W, 3], of all rows while none has been chosen; None: forgotten.
     """
 
@@ -41,6 +45,8 @@ class Dreamt:
     run: int
     row: int
     frames: bytes | None
+    rewards: tuple[float, ...] = ()
+    ended: tuple[bool, ...] = ()
 
 
 def inflated(frames: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -114,7 +120,10 @@ class Session:
         seeds = tuple(self.seed * NOISE + row for row in range(self.rows))
         next_ = Dreamt(np.array(actions), seeds, quality, self._run, 0, None)
         frames = self._advance(next_)
-        self.dreamt.append(replace(next_, frames=zlib.compress(frames.tobytes(), 1)))
+        next_ = replace(next_, frames=zlib.compress(frames.tobytes(), 1))
+        if self._steppers[quality].has_outcomes:
+            next_ = self._told(next_)
+        self.dreamt.append(next_)
         self._shape = frames.shape[1:]
         self._keep()
         self._forget()
@@ -132,6 +141,17 @@ class Session:
         if step is None or step.frames is None:
             raise ValueError(f"latent frame {number} is not among those from {self.first} to {self.at - 1}")
         return inflated(step.frames, self._shape)
+
+    def outcome(self, at: int) -> dict[str, Any]:
+        """What the model says of the first `at` latent frames that were dreamt; of futures what it says of the first.
+
+        Returns:
+            `reward`, summed up to the end of the episode, and whether it has `ended`; nothing if it has learned neither.
+        """
+        step = self.dreamt[at - 1] if at else None
+        if step is None or not step.rewards:
+            return {}
+        return {"reward": round(step.rewards[step.row], 2), "ended": step.ended[step.row]}
 
     def rewind(self, at: int) -> list[np.ndarray]:
         """Go back to when `at` latent frames had been dreamt; `catch_up` then brings the model there.
@@ -209,6 +229,20 @@ class Session:
         self._moment, frames = self._steppers[step.quality].step(moment, actions, step.seeds)
         self._done += 1
         return frames
+
+    def _told(self, step: Dreamt) -> Dreamt:
+        """The newest step with what the model says of it."""
+        before = [(0.0, False)]
+        if self.dreamt:
+            last = self.dreamt[-1]
+            before = list(zip(last.rewards, last.ended, strict=True))
+            before = before if last.run and last.run == step.run else [before[last.row]]
+        if len(before) < len(step.seeds):
+            before *= len(step.seeds)
+        rewards, ends = told(self._steppers[step.quality], self._moment)
+        after = [(total if over else total + float(reward), over or bool(ended))
+                 for (total, over), reward, ended in zip(before, rewards, ends, strict=True)]  # fmt: skip
+        return replace(step, rewards=tuple(total for total, _ in after), ended=tuple(over for _, over in after))
 
     def _keep(self) -> None:
         self._moments[self._done] = self._moment

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from oniris_core.config.base import Count, Params, Positive
+from oniris_core.config.base import Params, Positive
 
 
 class PolicyParams(Params):
@@ -14,7 +14,6 @@ class PolicyParams(Params):
     observations: Literal["pixels", "latents"] = Field(
         description="what the policy sees: the frames of the last latent frame, or that latent frame"
     )
-    context_latents: Count = Field(description="true latent frames that a dream starts from, anywhere in an episode")
     horizon: Positive = Field(description="frames after which a dream is truncated, a multiple of the time compression")
     judge_episodes: Positive = Field(description="new episodes of the simulator on which every player is judged")
     true_baseline: bool = Field(description="train the same in the simulator too, to compare with")

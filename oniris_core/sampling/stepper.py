@@ -84,6 +84,11 @@ class Stepper:
         """Where it computes."""
         return self.world.device
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether the model has learned rewards and ends."""
+        return self.world.has_outcomes
+
     def begin(self, context: np.ndarray, actions: np.ndarray) -> tuple[Moment, np.ndarray]:
         """Take in videos from the first frame of an episode on.
 

@@ -24,7 +24,7 @@ class CollectParams(Params):
         "workers", "dask_address", "episode_timeout_s", "failures_allowed", "recordings",
     })  # fmt: skip
     ADVANCED: ClassVar[frozenset[str]] = frozenset({
-        "env_kwargs", "resize", "random_actions", "dask_address", "episode_timeout_s", "failures_allowed",
+        "env_kwargs", "resize", "random_actions", "random_held", "dask_address", "episode_timeout_s", "failures_allowed",
         "recording_action_key", "recording_action_space", "recording_action_lag", "recording_skipped_actions",
         "recording_camera", "recording_frame_rate",
     })  # fmt: skip
@@ -58,6 +58,9 @@ class CollectParams(Params):
     policy_share: Share = Field(description="share of episodes played by `policy`")
     random_actions: Share = Field(
         description="share of random actions in episodes of heuristic and policy: from 0 up to this, drawn per episode"
+    )
+    random_held: Positive = Field(
+        1, description="decisions for which a random action is held: from 1 up to this, drawn each time"
     )
     held_out_share: Share = Field(description="share of episodes kept from training, for evaluation")
     workers: Count = Field(description="worker processes (0: as many as there are cores)")

@@ -107,11 +107,14 @@ def play_episode(
     actions, rewards, terminated, truncated = [filler], [0.0], [False], [False]
     ended = False
     while not ended and len(frames) < params.max_frames:
+        decisions = 1
         if player.policy is None or rng.random() < player.random_share:
             action = env.action_space.sample()
+            if params.random_held > 1:
+                decisions = int(rng.integers(1, params.random_held + 1))
         else:
             action = _chosen(env.action_space, player, observation)
-        for _ in range(_hold(params, player.most_frames, rng)):
+        for _ in range(decisions * _hold(params, player.most_frames, rng)):
             observation, reward, ends, cut = advance(env, action, params.frame_skip)
             if (screen := screen_of(env)).shape != shape:
                 raise UserError(f"the frames of {params.env_id} change size, from {shape[0]} x {shape[1]} to "

@@ -64,6 +64,7 @@ const engine = new Engine({
     if (header.at === 0 || !page.looking) { page.errors.length = Math.min(page.errors.length, page.at); page.truths.clear(); }
     if (header.true) truth(bytes.subarray(size), header.count - 1);
     applied(header.action, 0);
+    dreamt(header);
     scrubber();
   },
   truth(header, bytes) {
@@ -133,6 +134,7 @@ function drawn(header, first, i) {
   page.shown = header.at;
   if (first) {
     applied(header.action, header.again);
+    dreamt(header);
     const pressed = page.presses.get(header.press);
     if (pressed !== undefined) {
       page.latencies = [...page.latencies.slice(-99), performance.now() - pressed];
@@ -149,6 +151,12 @@ function drawn(header, first, i) {
 function truth(bytes, i) {
   const size = page.hello.width * page.hello.height * 3;
   paint($("true"), bytes.subarray(i * size, (i + 1) * size), page.hello.width, page.hello.height);
+}
+
+// What the model says of its own dream, where it has learned that.
+function dreamt(of) {
+  $("dream-reward").textContent = of.reward === undefined ? "" : `reward ${of.reward.toFixed(0)}${of.ended ? ", ended" : ""}`;
+  $("dream-reward").title = "since the context, as the model predicts it";
 }
 
 function reward(of) {
