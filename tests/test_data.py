@@ -60,6 +60,16 @@ def test_a_row_holds_the_frame_its_action_led_to() -> None:
     assert (held == held[:, :1]).all()  # an action is held for frames_per_action rows
 
 
+def test_a_random_action_is_held_for_some_decisions() -> None:
+    """Continuous actions, so that no two decisions are alike."""
+    params = PARAMS.model_copy(
+        update={"env_id": "Pendulum-v1", "heuristic_share": 0.0, "max_frames": 121, "random_held": 3}
+    )
+    actions = play_episode(make_env("Pendulum-v1", {}, False), params, seed=0, index=0).actions[1:, 0]
+    changes = np.flatnonzero(np.diff(actions)) + 1
+    assert set(np.diff([0, *changes]).tolist()) == {4, 8, 12}
+
+
 def test_playing_twice_gives_the_same_bytes_whatever_was_played_before() -> None:
     env = make_env(PARAMS.env_id, {}, False)
     first = play_episode(env, PARAMS, seed=0, index=2)

@@ -151,6 +151,36 @@ def test_a_chosen_future_is_gone_back_to_as_it_was(back_to: int) -> None:
         assert session.step(acts(0), "fine").tobytes() == made[back_to]
 
 
+def test_rewards_add_up_along_the_futures_that_were_chosen_until_the_episode_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every step brings 1, in future 2 another 10 and the end; without rewards nothing is told."""
+    monkeypatch.setattr(ToyStepper, "has_outcomes", True)
+    monkeypatch.setattr(
+        "oniris_core.play.session.told",
+        lambda _, moment: (1 + 10.0 * (np.arange(len(moment.states)) == 2), np.arange(len(moment.states)) == 2),
+    )
+    dream = toy_session()
+    assert dream.outcome(0) == {}
+    for _ in range(2):
+        dream.step(acts(0), "fine")
+    assert dream.outcome(2) == {"reward": 2.0, "ended": False}
+    dream.branch(4)
+    dream.step(acts(0), "fine")
+    dream.step(acts(0), "fine")
+    assert dream.outcome(4) == {"reward": 4.0, "ended": False}
+    dream.choose(2)
+    assert dream.outcome(3) == dream.outcome(4) == {"reward": 13.0, "ended": True}
+    dream.step(acts(0), "fine")
+    assert dream.outcome(5) == {"reward": 13.0, "ended": True}  # nothing counts after the end
+    dream.rewind(1)
+    assert dream.outcome(1) == {"reward": 1.0, "ended": False}
+    monkeypatch.setattr(ToyStepper, "has_outcomes", False)
+    dream = toy_session()
+    dream.step(acts(0), "fine")
+    assert dream.outcome(1) == {}
+
+
 def test_history_is_bounded_and_what_is_forgotten_is_refused() -> None:
     session = toy_session(history=20)
     for i in range(100):
