@@ -373,7 +373,9 @@ def test_an_action_of_any_shape_is_one_row_and_can_be_unflattened(kind: str) -> 
               for action in episode.actions[1:]]  # fmt: skip
     assert np.array_equal(episode.frames[1:, 6, 6], led_to)
     assert len(np.unique(episode.frames[1:, 6, 6], axis=0)) > 1
-    assert np.array_equal(again, episode.frames)
+    assert np.array_equal(again.frames, episode.frames)
+    assert np.array_equal(again.rewards, episode.rewards)
+    assert np.array_equal(again.ended, episode.terminated)
     if kind == "dict":
         noisy = env.action_space.nearest(np.float32([0.2, 0.9, 0.4, 2.0, 0.1]))
         assert env.action_space.contains(noisy)

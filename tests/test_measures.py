@@ -78,8 +78,14 @@ def floors(store: EpisodeStore, chosen: EvaluationSet) -> list[np.ndarray]:
         plays += [Play(s, chosen.row_actions(k), (row, 1 + i * 10**6 + s)) for k, s in enumerate(seeds)]
     plays += [Play(s, foreign[k], (row, 1 + s)) for k, s in enumerate(seeds)]
     ticks = []
-    frames = np.stack([chosen.frames_of(x) for x in simulator.play(plays, lambda: ticks.append(1))])
+    played = simulator.play(plays, lambda: ticks.append(1))
     assert len(ticks) == len(plays)
+    for x, episode in zip(played, chosen.episodes, strict=False):  # the truth again, with what it earned
+        start, end = store.bounds(int(episode))
+        rows = min(len(x.rewards), end - start)
+        assert np.array_equal(x.rewards[:rows], store.rewards[start : start + rows])
+        assert x.ended[-1] == (store.terminated[episode] and rows == end - start)
+    frames = np.stack([chosen.frames_of(x.frames) for x in played])
     return np.split(frames, 6)
 
 

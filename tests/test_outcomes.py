@@ -188,6 +188,8 @@ def test_the_pipeline_tells_rewards_and_ends(tiny_pipeline):
     for name in (
         "vae/return_error@4",
         "rollout/return_error@4",
+        "floor/return_error@4",
+        "floor/end_recall",
         "mean_reward/return_error@4",
         "rollout/end_calibration_error",
     ):

@@ -207,7 +207,7 @@ def test_truth_is_the_simulator_under_the_same_actions() -> None:
         frames = np.concatenate([truth.step(actions[i : i + C]) for i in range(17, len(actions), C)])
     from oniris_core.data.playing.environments import make_env
 
-    want = replay(make_env("LunarLander-v3", {}, False), start.seed, actions, 2, (64, 64), "stretch")
+    want = replay(make_env("LunarLander-v3", {}, False), start.seed, actions, 2, (64, 64), "stretch").frames
     assert np.array_equal(frames, want[17:])
     assert np.array_equal(np.concatenate([truth.frames(i) for i in range(5)]), frames)
     assert position_error(reader_of(starts), frames[:C], frames[:C]) == 0

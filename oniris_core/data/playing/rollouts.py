@@ -1,7 +1,7 @@
 """Plays one episode and records it. A function of (parameters, seed, index) alone, whoever calls it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -164,6 +164,20 @@ def _hold(params: CollectParams, most: int, rng: np.random.Generator) -> int:
     return min(held, most) if most else held
 
 
+class Replay(NamedTuple):
+    """What an episode that was played again gave, a row for each of its actions.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3]; where the episode ends before, its last frame stays.
+        rewards: float32 [T], 0 for the reset and after the end.
+        ended: bool [T], whether the environment has ended it by then.
+    """
+
+    frames: np.ndarray
+    rewards: np.ndarray
+    ended: np.ndarray
+
+
 def replay(
     env: gym.Env,
     reset_seed: int,
@@ -172,7 +186,7 @@ def replay(
     size: tuple[int, int],
     resize: str,
     redraw: tuple[int, int] | None = None,
-) -> np.ndarray:
+) -> Replay:
     """Play given actions from a reset, at the cadence of a recording (rendering ages LunarLander's exhaust).
 
     Args:
@@ -182,21 +196,18 @@ def replay(
         frame_skip: environment steps from one row to the next.
         size, resize: height and width of a frame, pixels, and how a screen becomes one (see `fit_screen`).
         redraw: (row, seed): from this row on the environment draws its own noise from that seed; None: as recorded.
-
-    Returns:
-        uint8 [T, H, W, 3]. Where the episode ends before, its last frame stays.
     """
     env.reset(seed=reset_seed)
     frames = [fit_screen(screen_of(env), *size, resize)]
-    ended = False
+    rewards, terminated, ended = np.zeros(len(actions), np.float32), np.zeros(len(actions), bool), False
     for row, action in enumerate(actions[1:]):
         if redraw is not None and row == redraw[0]:
             env.unwrapped.np_random = np.random.default_rng(redraw[1])
         if not ended:
-            _, _, ends, cut = advance(env, action, frame_skip)
-            ended = ends or cut
+            _, rewards[row + 1], ends, cut = advance(env, action, frame_skip)
+            ended, terminated[row + 1 :] = ends or cut, ends
             frames.append(fit_screen(screen_of(env), *size, resize))
-    return np.stack(frames + frames[-1:] * (len(actions) - len(frames)))
+    return Replay(np.stack(frames + frames[-1:] * (len(actions) - len(frames))), rewards, terminated)
 
 
 def advance(env: gym.Env, action: object, frame_skip: int) -> tuple[object, float, bool, bool]:

@@ -31,7 +31,7 @@ from oniris_core.evaluation.measures.horizons import (
     table,
 )
 from oniris_core.evaluation.measures.learned_states import learn
-from oniris_core.evaluation.measures.outcomes import measure_outcomes
+from oniris_core.evaluation.measures.outcomes import Told, measure_outcomes
 from oniris_core.evaluation.measures.told_apart import Verdict, measure_told_apart
 from oniris_core.evaluation.probes.inverse_dynamics import ActionProbe, train_probe
 from oniris_core.evaluation.probes.states.reader import StateReader
@@ -187,7 +187,8 @@ def evaluate(
     metrics = {**flat_metrics(curves), **position_in_group(rollouts, c)}
     metrics["rollout/finite"] = round(float(rollouts.finite.mean()), 4)
 
-    found_outcomes, reasons = measure_outcomes(dreamer, chosen, store, rollouts, bootstrap)
+    again = Told(replays.rewards, replays.ends) if replays else None
+    found_outcomes, reasons = measure_outcomes(dreamer, chosen, store, rollouts, again, bootstrap)
     metrics |= found_outcomes
     left_out |= reasons
 

@@ -74,14 +74,20 @@ def on_true_frames(dreamer: Dreamer, chosen: EvaluationSet) -> Told:
 
 
 def measure_outcomes(
-    dreamer: Dreamer, chosen: EvaluationSet, store: EpisodeStore, rollouts: Rollouts, bootstrap: Bootstrap
+    dreamer: Dreamer,
+    chosen: EvaluationSet,
+    store: EpisodeStore,
+    rollouts: Rollouts,
+    redrawn: Told | None,
+    bootstrap: Bootstrap,
 ) -> tuple[dict[str, float | int], dict[str, str]]:
     """Measures by name, and what was left out.
 
     `CANDIDATE/return_correlation@H` and `CANDIDATE/return_error@H` (root mean square) of the return over H frames, each
     counted up to its own end; `CANDIDATE/end_precision` and `end_recall`, of the ends found within NEAR frames;
     `CANDIDATE/end_calibration_error`, by how much the probability of having ended is off on average in BINS bins of it.
-    Candidates: `vae`, the true frames; `rollout`, all samples; `mean_reward`, the training episodes' mean at every frame.
+    Candidates: `vae`, the true frames; `rollout`, all samples; `floor`, the simulator with its noise redrawn [K, S, H], if that
+    is given; `mean_reward`, the training episodes' mean at every frame.
     """
     if rollouts.outcomes is None:
         return {}, {"outcomes": NO_HEADS}
@@ -89,6 +95,8 @@ def measure_outcomes(
     found = {"vae": on_true_frames(dreamer, chosen), "rollout": Told(*rollouts.outcomes)}
     if not np.isfinite(rollouts.outcomes.rewards).all():
         found["rollout"] = Told(*map(np.nan_to_num, rollouts.outcomes))
+    if redrawn is not None:
+        found["floor"] = redrawn
     training = np.repeat(store.split == TRAIN, np.diff(store.episode_ends, prepend=0))
     # Where it has ended nothing is earned by anybody: the mean is told when.
     mean = np.where(came.ends.cumsum(1) > 1, 0, store.rewards[training].mean())

@@ -24,10 +24,13 @@ class Replays:
 
     Attributes:
         redrawn: uint8 [K, S, T, H, W, 3], the evaluation set with the noise drawn anew after the context, S times.
+        rewards, ends: float32 and bool [K, S, H], of the redrawn ones after the context; ended by then.
         by_action: uint8 [N, A, T, H, W, 3], some of its contexts under constant actions.
     """
 
     redrawn: np.ndarray
+    rewards: np.ndarray
+    ends: np.ndarray
     by_action: np.ndarray
 
 
@@ -59,7 +62,7 @@ def replay_all(
         again = simulator.play([Play(int(s), chosen.row_actions(k)) for k, s in enumerate(chosen.seeds)], tick)
         wrong = [
             k for k, played in enumerate(again)
-            if chosen.digest(k, chosen.frames_of(played)) != chosen.digest(k, chosen.truth[k])
+            if chosen.digest(k, chosen.frames_of(played.frames)) != chosen.digest(k, chosen.truth[k])
         ]  # fmt: skip
         if wrong:
             raise UserError(
@@ -67,13 +70,14 @@ def replay_all(
                 f"recorded: {simulator.env_id} is not deterministic, or another version of it"
             )
         played = simulator.play(futures, tick)
-    frames = [chosen.frames_of(one) for one in played]
-    redrawn = K * params.samples
-    return Replays(_grid(frames[:redrawn], K), _grid(frames[redrawn:], len(contexts)))
+    frames = [chosen.frames_of(one.frames) for one in played]
+    count, after = K * params.samples, chosen.rows[chosen.context :]
+    rewards, ends = [one.rewards[after] for one in played[:count]], [one.ended[after] for one in played[:count]]
+    return Replays(_grid(frames[:count], K), _grid(rewards, K), _grid(ends, K), _grid(frames[count:], len(contexts)))
 
 
-def _grid(frames: list[np.ndarray], contexts: int) -> np.ndarray:
-    return np.stack(frames).reshape(contexts, -1, *frames[0].shape)
+def _grid(parts: list[np.ndarray], contexts: int) -> np.ndarray:
+    return np.stack(parts).reshape(contexts, -1, *parts[0].shape)
 
 
 def by_row(chosen: EvaluationSet, actions: np.ndarray) -> np.ndarray:

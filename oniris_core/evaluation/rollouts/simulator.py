@@ -16,7 +16,7 @@ from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.common.process import die_with_parent
 from oniris_core.data.episodes.store import EpisodeStore
 from oniris_core.data.playing.environments import make_env
-from oniris_core.data.playing.rollouts import replay
+from oniris_core.data.playing.rollouts import Replay, replay
 
 _ROWS_PER_WORKER = 1500  # a process is worth its start from about here on
 
@@ -76,8 +76,8 @@ class Simulator:
         found.make().close()
         return found
 
-    def play(self, plays: list[Play], tick: Callable[[], None]) -> list[np.ndarray]:
-        """The frames uint8 [T, H, W, 3] of each replay, in order; in several processes if there are many.
+    def play(self, plays: list[Play], tick: Callable[[], None]) -> list[Replay]:
+        """What each replay gives, in order; in several processes if there are many.
 
         Args:
             plays: what to play.
@@ -88,13 +88,13 @@ class Simulator:
         """
         rows = sum(len(play.actions) for play in plays)
         workers = min(os.cpu_count() or 1, rows // _ROWS_PER_WORKER)
-        frames = []
+        found = []
         for made in self._in_processes(plays, workers) if workers > 1 else (_replay(self, play) for play in plays):
-            frames.append(made)
+            found.append(made)
             tick()
-        return frames
+        return found
 
-    def _in_processes(self, plays: list[Play], workers: int) -> Iterator[np.ndarray]:
+    def _in_processes(self, plays: list[Play], workers: int) -> Iterator[Replay]:
         pool = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
         )
@@ -116,7 +116,7 @@ def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
 
 
-def _replay(simulator: Simulator, play: Play) -> np.ndarray:
+def _replay(simulator: Simulator, play: Play) -> Replay:
     env = simulator.make()  # some environments play differently once they have been played in
     try:
         return replay(env, play.seed, play.actions, simulator.frame_skip, simulator.size, simulator.resize, play.redraw)
