@@ -1,7 +1,8 @@
 # make repro   set up, then run the whole pipeline: videos in renders/
 # make demo    set up, then render with the weights in demo/, without training: videos in demo/out/renders
-# make play    set up, then serve the weights in demo/ as a page to play, beside the true simulator
-# make page    set up, then write the weights in demo/ as one page that dreams without a network: demo/out/play.html
+# make play    set up, then serve the weights in demo/control as a page to play, beside the true simulator
+# make page    set up, then write them as one page that dreams without a network: demo/out/play.html
+#              (make play WEIGHTS=demo: those that a GPU made; page likewise)
 # make test    set up, then run the tests
 # make quick   set up, then those tests that are quick: at most three minutes on two cores
 # make lint    formatting, lint, types and import floors
@@ -40,13 +41,16 @@ demo: $(READY)
 	$(BIN)/python -m stages.render $(DEMO) --episode-store $(DEMO_OUT)/episodes.zarr --latent-store $(DEMO_OUT)/latents.zarr \
 		--vae demo/vae --world demo/world --out $(DEMO_OUT)/renders --report $(DEMO_OUT)/report
 
+WEIGHTS ?= demo/control
+PLAYED = --params $(WEIGHTS)/params.yaml --vae $(WEIGHTS)/vae --world $(WEIGHTS)/world --starts $(WEIGHTS)/starts.npz
+
 play: $(READY)
-	@$(BIN)/python -m stages.play $(DEMO) --vae demo/vae --world demo/world --starts demo/starts.npz $(ARGS)
+	@$(BIN)/python -m stages.play $(PLAYED) $(ARGS)
 
 # npm fetches onnxruntime-web; without npm: make page ARGS="--runtime onnxruntime-web-1.30.0.tgz".
 page: $(READY)
 	rm -rf $(DEMO_OUT)/export $(DEMO_OUT)/play.html
-	$(BIN)/python -m stages.export $(DEMO) --vae demo/vae --world demo/world --starts demo/starts.npz --half \
+	$(BIN)/python -m stages.export $(PLAYED) --half \
 		--out $(DEMO_OUT)/export --html $(DEMO_OUT)/play.html $(ARGS)
 
 # Two processes with a thread each: networks as small as those of the tests gain nothing from a second thread.

@@ -1,6 +1,8 @@
 """Not in the pipeline: trains a policy inside the world model and judges it in the simulator; models/policy, reports/policy."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,11 +106,13 @@ def app(
         meter("policy: decisions of each environment", whole) as progress,
     ):
 
-        def look(decisions: int, act: Act) -> dict[str, float]:
+        def look(decisions: int, player: Callable[[], Act]) -> dict[str, float]:
             options = {name: np.array([where[name] for where in compared]) for name in ("start", "frame")}
-            dreamt = judge.first_returns(inside, act, seed, options, stop.raise_if_set)
+            dreamt = judge.first_returns(inside, player(), seed, options, stop.raise_if_set)
             true = [
-                judge.true_return(truth, judge.always(act), 0, stop.raise_if_set, {**where, "horizon": params.horizon})
+                judge.true_return(
+                    truth, judge.always(player), 0, stop.raise_if_set, {**where, "horizon": params.horizon}
+                )
                 for where in compared
             ]
             return {"decisions": decisions, "inside": float(dreamt.mean()), "outside": float(np.mean(true))}
@@ -118,11 +122,11 @@ def app(
             progress.advance()
 
         policy, found.curve = ppo.train(dreams, params, seed, str(device), kept / "dreams", tick, look)
-        players["policy"] = judge.always(ppo.player(policy))
+        players["policy"] = judge.always(partial(ppo.player, policy))
         if params.true_baseline:
             simulators = TrueVectorEnv(DREAMS, **given, autoreset_mode="SameStep")
             same, _ = ppo.train(simulators, params, seed, str(device), kept / "truth", tick, lambda _, __: {})
-            players["ppo_in_truth"] = judge.always(ppo.player(same))
+            players["ppo_in_truth"] = judge.always(partial(ppo.player, same))
         else:
             found.left_out["ppo_in_truth"] = "policy.true_baseline = false"
         for name, player in players.items():

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from oniris_core.environment.parts import Parts
 from oniris_core.environment.truth import TrueVectorEnv
-from oniris_core.policy import judge
+from oniris_core.policy import judge, ppo
 from oniris_core.world.store import World
 from stages.policy import FIRST_SEED
 from tests.conftest import ROOT, Run, one_thread
@@ -75,7 +76,7 @@ def test_from_a_world_model_to_a_policy(params_only: Path, run: Run, toy: None) 
         1, world=world(), vae=codec(), starts=starts(), observations="latents", autoreset_mode="Disabled"
     )
     with one_thread():
-        play = judge.always(lambda seen: np.asarray(policy.predict(seen, deterministic=True)[0]))
+        play = judge.always(partial(ppo.player, policy))
         again = judge.true_returns(truth, play, [FIRST_SEED + number for number in range(2)], lambda: None)
     assert again.tolist() == json.loads((report / "returns.json").read_text())["policy"]
 
@@ -117,6 +118,38 @@ def test_a_training_goes_on_where_it_stopped(
         assert run(params_only, "policy", *options(out="stopped", report="report")).exit_code == 0
     assert all(np.array_equal(a, b) for a, b in zip(made("undisturbed"), made("stopped"), strict=True))
     assert not list(kept.rglob("*.zip"))
+
+
+@pytest.mark.parametrize("observations", ["latents", "pixels"])
+def test_who_plays_sees_what_was_seen_in_training(
+    observations: str, toy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three latent frames, nought before the first. (Left and right by turns, so that no episode ends.)"""
+    truth = TrueVectorEnv(
+        2, world=world(), vae=codec(), starts=starts(), observations=observations, autoreset_mode="SameStep"
+    )
+    around = ppo._stacked(truth)
+
+    class Policy:
+        observation_space = around.observation_space
+        seen: list[np.ndarray] = []
+
+        def predict(self, seen: np.ndarray, deterministic: bool) -> tuple[np.ndarray, None]:
+            assert deterministic
+            self.seen.append(seen)
+            return np.full(2, len(self.seen) % 2), None
+
+    policy = Policy()
+    act = ppo.player(policy)  # type: ignore[arg-type]
+    with one_thread():
+        around.seed(0)
+        expected = [around.reset().copy()]
+        expected += [around.step(np.full(2, step % 2))[0].copy() for step in (1, 2, 3)]
+        seen, _ = truth.reset(seed=[0, 1])
+        for _ in range(4):
+            seen = truth.step(act(seen))[0]
+    assert [x.shape for x in policy.seen] == [around.observation_space.sample()[None].repeat(2, 0).shape] * 4
+    assert all(np.array_equal(a, b) for a, b in zip(policy.seen, expected, strict=True))
 
 
 def test_recorded_returns_are_sums_of_rewards(tiny_pipeline: Path) -> None:

@@ -88,9 +88,9 @@ def true_returns(truth: TrueVectorEnv, player: Player, seeds: Iterable[int], tic
     return np.array([true_return(truth, player, seed, tick) for seed in seeds])
 
 
-def always(act: Act) -> Player:
-    """One who plays all episodes alike."""
-    return lambda _, __: act
+def always(make: Callable[[], Act]) -> Player:
+    """One who begins all episodes alike."""
+    return lambda _, __: make()
 
 
 def at_random(truth: TrueVectorEnv, seed: int) -> Act:

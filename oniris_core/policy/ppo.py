@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.seeds import numpy_rng
@@ -23,6 +26,8 @@ BATCH = 64
 """Decisions of a minibatch; they divide those of an update."""
 EPOCHS = 4
 """Passes over the decisions of an update."""
+STACK = 3
+"""Latent frames that the policy sees, the last ones: one alone hardly shows how fast things move."""
 LR = 3e-4
 GAMMA = 0.99
 """Discount of a reward one decision later."""
@@ -38,7 +43,7 @@ def train(
     device: str,
     kept: Path,
     tick: Tick,
-    at: Callable[[int, Act], dict[str, float]],
+    at: Callable[[int, Callable[[], Act]], dict[str, float]],
 ) -> tuple[PPO, list[dict[str, float]]]:
     """Train a policy, or go on with its training.
 
@@ -51,18 +56,20 @@ def train(
         device: where the policy computes.
         kept: a folder, for the policy after each part that is done.
         tick: called after each step; may raise to stop.
-        at: asked after each part for figures of it: decisions taken, and who plays by then.
+        at: asked after each part for figures of it: decisions taken, and what makes who plays by then (see `player`).
 
     Returns:
         The policy, and the figures of each part.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    around = BaselinesVecEnv(envs)
     done = [point for point in range(1, POINTS + 1) if (kept / f"{point}.json").is_file()]
     figures = [dict[str, float](json.loads((kept / f"{point}.json").read_text())) for point in done]
     if done:
+        around = VecNormalize.load(str(kept / f"{done[-1]}.pkl"), _stacked(envs))
         ppo = PPO.load(kept / f"{done[-1]}.zip", around, device)
     else:
+        # Returns of some hundred would drown what the policy learns in the gradient of the value, with which it is clipped.
+        around = VecNormalize(_stacked(envs), norm_obs=False, gamma=GAMMA)
         kind = "MlpPolicy" if params.observations == "latents" else "CnnPolicy"
         ppo = PPO(
             kind, around, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS, gamma=GAMMA,
@@ -74,20 +81,38 @@ def train(
             ppo.set_random_seed(int(numpy_rng(seed, "part of a training", point).integers(2**31)))
             ppo._last_obs = None  # so the episodes begin anew
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=False)
-        figures.append(at(ppo.num_timesteps, player(ppo)))
+        figures.append(at(ppo.num_timesteps, partial(player, ppo)))
         ppo.save(kept / f"{point}.zip")
+        around.save(str(kept / f"{point}.pkl"))
         atomic_write(kept / f"{point}.json", json.dumps(figures[-1]).encode())  # last: it says that the part is done
     return ppo, figures
 
 
 def player(ppo: PPO) -> Act:
-    """Plays what the policy holds for best."""
+    """Plays what the policy holds for best, from the beginning of one episode, or of several side by side."""
+    past: np.ndarray | None = None
+    channels = _channels(ppo.observation_space)
 
     def act(seen: np.ndarray) -> np.ndarray:
-        actions, _ = ppo.predict(seen, deterministic=True)
+        nonlocal past
+        if past is None:
+            past = np.concatenate([np.zeros_like(seen)] * STACK, axis=channels)
+        kept = np.take(past, range(seen.shape[channels], past.shape[channels]), axis=channels)
+        past = np.concatenate([kept, seen], axis=channels)
+        actions, _ = ppo.predict(past, deterministic=True)
         return np.asarray(actions)
 
     return act
+
+
+def _channels(space: gym.Space) -> int:
+    """The axis of channels of a batch of observations: the first of latents, the last of pixels."""
+    return -1 if space.dtype == np.uint8 else 1
+
+
+def _stacked(envs: DecisionVectorEnv) -> VecFrameStack:
+    order = "last" if _channels(envs.single_observation_space) == -1 else "first"
+    return VecFrameStack(BaselinesVecEnv(envs), STACK, channels_order=order)
 
 
 class _Ticking(BaseCallback):

@@ -187,7 +187,7 @@ def evaluate(
     metrics = {**flat_metrics(curves), **position_in_group(rollouts, c)}
     metrics["rollout/finite"] = round(float(rollouts.finite.mean()), 4)
 
-    again = Told(replays.rewards, replays.ends) if replays else None
+    again = Told(replays.rewards, replays.ends.astype(np.float32)) if replays else None
     found_outcomes, reasons = measure_outcomes(dreamer, chosen, store, rollouts, again, bootstrap)
     metrics |= found_outcomes
     left_out |= reasons
