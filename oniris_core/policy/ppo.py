@@ -1,5 +1,6 @@
 """PPO of Stable-Baselines3 in whatever decides once a latent frame: the dreams, or the simulator to compare with."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from oniris_core.common.artefacts.files import atomic_write
+from oniris_core.common.artefacts.files import atomic_write, sha256_file
 from oniris_core.common.seeds import numpy_rng
 from oniris_core.environment.decisions import DecisionVectorEnv
 from oniris_core.environment.stable_baselines import BaselinesVecEnv
@@ -58,26 +59,43 @@ def train(
     """
     kept.mkdir(parents=True, exist_ok=True)
     around = BaselinesVecEnv(envs)
-    done = [point for point in range(1, POINTS + 1) if (kept / f"{point}.json").is_file()]
-    figures = [dict[str, float](json.loads((kept / f"{point}.json").read_text())) for point in done]
-    if done:
-        ppo = PPO.load(kept / f"{done[-1]}.zip", around, device)
+    figures = _done(kept)
+    if figures:
+        ppo = PPO.load(kept / f"{len(figures)}.zip", around, device)
     else:
         kind = "MlpPolicy" if params.observations == "latents" else "CnnPolicy"
         ppo = PPO(
             kind, around, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS, gamma=GAMMA,
             gae_lambda=GAE_LAMBDA, ent_coef=ENTROPY, seed=seed, device=device,
         )  # fmt: skip
-    for point in range(len(done) + 1, POINTS + 1):
+    for point in range(len(figures) + 1, POINTS + 1):
         wanted = round(params.steps * point / POINTS)
         if wanted > ppo.num_timesteps:
             ppo.set_random_seed(int(numpy_rng(seed, "part of a training", point).integers(2**31)))
             ppo._last_obs = None  # so the episodes begin anew
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=False)
         figures.append(at(ppo.num_timesteps, player(ppo)))
-        ppo.save(kept / f"{point}.zip")
-        atomic_write(kept / f"{point}.json", json.dumps(figures[-1]).encode())  # last: it says that the part is done
+        data, file = io.BytesIO(), kept / f"{point}.zip"
+        ppo.save(data)
+        atomic_write(file, data.getvalue())
+        note = {"figures": figures[-1], "sha256": sha256_file(file)}
+        atomic_write(file.with_suffix(".json"), json.dumps(note).encode())  # last: it says that the part is done
     return ppo, figures
+
+
+def _done(kept: Path) -> list[dict[str, float]]:
+    """The figures of the parts that are done, up to the last one whose policy is whole."""
+    found, whole = list[dict[str, float]](), 0
+    for point in range(1, POINTS + 1):
+        file = kept / f"{point}.zip"
+        try:
+            note = json.loads(file.with_suffix(".json").read_bytes())
+            found.append(dict(note["figures"]))
+            if sha256_file(file) == note["sha256"]:
+                whole = point
+        except (OSError, ValueError, KeyError, TypeError):
+            break
+    return found[:whole]
 
 
 def player(ppo: PPO) -> Act:
