@@ -64,7 +64,9 @@ def save(folder: Path, dream: Played, truth: Played | None, frames_per_second: f
         for kind in kinds:
             (folder / kind).mkdir(parents=True, exist_ok=True)
         taken = {path.stem for kind in kinds for path in (folder / kind).iterdir()}
-        number = next((name for n in range(1, _NAMES) if (name := f"{n:04d}") not in taken and _is_free(folder, name)), None)
+        number = next(
+            (name for n in range(1, _NAMES) if (name := f"{n:04d}") not in taken and _is_free(folder, name)), None
+        )
         if number is None:
             raise OnirisError(f"{folder} holds {_NAMES - 1} recordings: move some elsewhere")
         files = {kind: folder / kind / f"{number}{ending}" for kind, ending in kinds.items()}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import zarr
 import zarr.errors
-from zarr.codecs import ZstdCodec
 from zarr.abc.store import ByteRequest, Store
+from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
@@ -131,7 +131,9 @@ class _Whole(WrapperStore[Store]):
         with contextlib.nullcontext() if isinstance(self._place, Path) else trouble(self._place, "read"):
             found = await super().get(key, prototype, byte_range)
         if not found and not key.endswith(_ABOUT):  # where a file is empty Zarr finds zeros too
-            raise OnirisError(f"{self._place} was damaged while it was read: {key} is {'gone' if found is None else 'empty'}")
+            raise OnirisError(
+                f"{self._place} was damaged while it was read: {key} is {'gone' if found is None else 'empty'}"
+            )
         return found
 
     def __str__(self) -> str:

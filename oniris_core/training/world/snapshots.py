@@ -25,7 +25,9 @@ class SnapshotEma(PowerEma):
         if self._folder and step + 1 in self._steps:
             write_snapshot(snapshot_file(self._folder, self.width, step + 1), self.model)
 
-    def lost(self, step: int) -> Path | None:
+    def lost(self, steps: int) -> Path | None:
         """As `PowerEma.lost`."""
-        files = (snapshot_file(self._folder, self.width, at) for at in sorted(self._steps) if self._folder and at <= step)
+        files = (
+            snapshot_file(self._folder, self.width, at) for at in sorted(self._steps) if self._folder and at <= steps
+        )
         return next((file for file in files if whole_snapshot(file) is None), None)

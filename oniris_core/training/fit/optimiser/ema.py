@@ -26,6 +26,6 @@ class PowerEma:
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(value)
 
-    def lost(self, step: int) -> Path | None:
-        """A file of the first `step` steps that an average needs beside the checkpoint, and that is gone or damaged."""
+    def lost(self, steps: int) -> Path | None:  # noqa: ARG002
+        """A file of the first `steps` steps that an average needs beside the checkpoint, and that is gone or damaged."""
         return None
