@@ -76,6 +76,8 @@ def refuse_unwritable(path: Path) -> None:
     """
     if path.is_file():
         raise UserError(f"cannot write {path}: a file is in the way; choose another output path")
+    if path.is_mount():
+        raise UserError(f"cannot write {path}: it is a mount point, which cannot be replaced; choose a path inside it")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise UserError(f"cannot write {path}: that folder was not made by Oniris; remove it or choose another path")
     try:
