@@ -23,6 +23,10 @@ ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
+# A download that breaks off is tried once more; pip says at length why it failed, and what had come is in its cache.
+fetch = @$(BIN)/pip install --quiet $(1) || { echo 'note: pip failed; once more' && $(BIN)/pip install --quiet $(1); } \
+	|| { echo 'oniris: error: the packages could not be installed, see above; the same command goes on'; exit 1; }
+
 .PHONY: repro demo play page test lint dag setup clean git
 
 repro: git
@@ -92,10 +96,10 @@ $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'oniris: error: Python 3.11 or later is needed; name one with make PYTHON=python3.12'; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	# Alone: what torch needs is in the lock file, and need not be looked for in a second index.
-	$(BIN)/pip install --quiet --no-deps --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(BIN)/pip install --quiet --no-deps -r requirements.lock
+	$(call fetch,--no-deps --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)')
+	$(call fetch,--no-deps -r requirements.lock)
 	# Twice, because that is faster: what is there needs no resolving. Other platforms, and CUDA, bring a few packages more.
-	$(BIN)/pip install --quiet -r requirements.lock
+	$(call fetch,-r requirements.lock)
 	touch $@
 
 clean:

@@ -37,7 +37,7 @@ def app(
 
     from oniris_core.collection.collection import collect_episodes, episode_file, load_episode, read_facts
     from oniris_core.common.artefacts.remote import refuse_unwritable_at
-    from oniris_core.common.artefacts.runs import workspace
+    from oniris_core.common.artefacts.runs import refuse_removed, workspace
     from oniris_core.common.memory import refuse_frames
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
@@ -72,15 +72,17 @@ def app(
         code[params.policy] = policy_sha256(params.policy)
 
     with workspace("collect", out, params=record, imported=code) as folder, stop_requests() as stop:
-        done = len(list(folder.glob("episode_*.npz")))
+        done, left_out = len(list(folder.glob("episode_*.npz"))), list[int]()
         with meter("collect: episodes", params.episodes, done) as progress:
             for outcome in collect_episodes(params, seed, folder, stop, code.get(params.policy, "")):
                 progress.advance()
                 if outcome.failure:
+                    left_out.append(outcome.index)
                     say(f"warning: episode {outcome.index} (reset seed {episode_seed(seed, outcome.index)}) "
                         f"{outcome.failure}; it is left out")  # fmt: skip
-        played = [index for index in range(params.episodes) if episode_file(folder, index).exists()]
+        played = sorted(set(range(params.episodes)) - set(left_out))
         files = [episode_file(folder, index) for index in played]
+        refuse_removed(files)
         facts = read_facts(files)
         if facts.deterministic is False:
             say(f"warning: {params.env_id} is not deterministic: the same seed and actions gave other frames or actions; "
@@ -96,7 +98,7 @@ def app(
             "frame_rate": frame_rate(env, params.frame_skip),
             "screen": list(facts.screen),
             "deterministic": facts.deterministic,
-            "left_out": sorted(set(range(params.episodes)) - set(played)),
+            "left_out": sorted(left_out),
             "imported": code,
             "params": record,
             **({"action_flattened_from": flattened} if (flattened := describe(env)) else {}),
@@ -155,6 +157,7 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
         episode_file,
         finished,
         held_out_recordings,
+        note_file,
         said_of,
         stored_space,
     )
@@ -162,7 +165,7 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
     from oniris_core.collection.recordings.sources import agreed_space, file_digests, open_source
     from oniris_core.common.artefacts.files import digest
     from oniris_core.common.artefacts.remote import refuse_unwritable_at
-    from oniris_core.common.artefacts.runs import workspace
+    from oniris_core.common.artefacts.runs import refuse_removed, workspace
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.data.episodes.episode import Episode
@@ -188,9 +191,11 @@ def _from_recordings(settings: Settings[CollectParams], out: Location) -> None:
             with meter("collect: recordings", len(names), done) as progress:
                 for _ in convert(source, spec, params, folder, stop):
                     progress.advance()
+            refuse_removed(note_file(folder, number) for number in range(len(names)))
             notes = [note for number in range(len(names)) if (note := finished(folder, number))]
             files = [[episode_file(folder, number, part) for part in range(note.episodes)]
                      for number, note in enumerate(notes)]  # fmt: skip
+            refuse_removed(file for of_one in files for file in of_one)
             lengths = np.array([len(np.load(file)["rewards"]) for of_one in files for file in of_one])
             rate = params.recording_frame_rate or source.frame_rate or 30.0
             attributes = {

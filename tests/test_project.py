@@ -3,10 +3,12 @@
 import ast
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 from oniris_core.config.gone import GONE
@@ -202,6 +204,22 @@ def test_the_lock_fits_the_ranges() -> None:
     assert not [
         name for name in pinned if name.startswith("nvidia") and name != "nvidia-ml-py"
     ]  # torch itself brings its CUDA where it has one
+
+
+def test_what_is_pinned_runs_on_the_first_python_that_is_promised() -> None:
+    """Not only on a later 3.11: Debian 12 has 3.11.2."""
+    pins = re.findall(r"^([\w.\-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    here = {name: distribution(name) for name, version in pins if _installed(name) == version}
+    assert len(here) > 100
+    wants = {name: found.metadata["Requires-Python"] or "" for name, found in here.items()}
+    assert not {name: python for name, python in wants.items() if not SpecifierSet(python).contains("3.11.0")}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return distribution(name).version
+    except PackageNotFoundError:
+        return None
 
 
 def test_readme_names_commands_and_files_that_exist() -> None:

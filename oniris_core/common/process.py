@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -35,16 +36,83 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     The kernel releases the lock however the process ends, so a killed run never leaves it behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    with (folder / "lock").open("ab+", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
-            raise UserError(f"process {file.read().strip() or '?'} is already writing {what}; wait for it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            raise _already_writing(file.read().decode().strip(), what) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {folder / 'lock'}: {error.strerror}; the variable ONIRIS_RUNS may name a folder on another disk"
+            ) from None
+        with contextlib.suppress(OSError):  # the lock is what counts; on a full disk it holds without the number
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
+
+
+def _already_writing(process: str, what: object) -> UserError:
+    return UserError(f"process {process or '?'} is already writing {what}; wait for it")
+
+
+class Claim:
+    """A new, empty folder that one process fills: another that wants it meanwhile is refused, whatever else they share.
+
+    What a process that has ended left in its place is swept away. The kernel lets go of the folder however this one ends.
+
+    Raises:
+        UserError: a process that still runs is filling it.
+    """
+
+    def __init__(self, folder: Path, what: object):
+        self._folder = folder
+        if not self._sweep():
+            raise _already_writing("", what)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise _already_writing("", what) from None
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        if not self._lock(self._descriptor) or not self.holds():
+            os.close(self._descriptor)
+            raise _already_writing("", what)
+
+    def holds(self) -> bool:
+        """Whether the folder is still there, and the one that was made: somebody may have removed what it lies in."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._folder.stat())
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Remove the folder, if it still lies where it was made, and let go."""
+        os.close(self._descriptor)
+        self._sweep()
+
+    def _sweep(self) -> bool:
+        """Remove what lies in the folder's place, unless a process holds it; whether the place is free now."""
+        try:
+            descriptor = os.open(self._folder, os.O_RDONLY)
+        except FileNotFoundError:
+            return True
+        try:
+            if not self._lock(descriptor):
+                return False
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return True
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # some disks of other machines lock no folders
+            return True
+        return True
 
 
 class StopRequest:

@@ -48,7 +48,7 @@ class Saved:
 
 
 def save(folder: Path, dream: Played, truth: Played | None, frames_per_second: float) -> Saved:
-    """Write a recording under the next free number.
+    """Write a recording under the next free number, all of it or nothing.
 
     Args:
         folder: for recordings; made if need be.
@@ -64,19 +64,38 @@ def save(folder: Path, dream: Played, truth: Played | None, frames_per_second: f
         for kind in kinds:
             (folder / kind).mkdir(parents=True, exist_ok=True)
         taken = {path.stem for kind in kinds for path in (folder / kind).iterdir()}
-        number = next((f"{n:04d}" for n in range(1, _NAMES) if f"{n:04d}" not in taken), None)
+        number = next(
+            (name for n in range(1, _NAMES) if (name := f"{n:04d}") not in taken and _is_free(folder, name)), None
+        )
         if number is None:
             raise OnirisError(f"{folder} holds {_NAMES - 1} recordings: move some elsewhere")
         files = {kind: folder / kind / f"{number}{ending}" for kind, ending in kinds.items()}
-        _write_episode(files["dream"], dream)
-        if truth is not None:
-            _write_episode(files["simulator"], truth)
-        else:
-            del files["simulator"]
-        write_video(files["videos"], _seen(dream, truth), frames_per_second)
+        try:
+            _write_episode(files["dream"], dream)
+            if truth is not None:
+                _write_episode(files["simulator"], truth)
+            write_video(files["videos"], _seen(dream, truth), frames_per_second)
+        except BaseException:
+            for file in files.values():
+                file.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise OnirisError(f"a recording cannot be written to {folder}: {error.strerror or error}") from None
-    return Saved(number, files)
+    return Saved(number, {kind: file for kind, file in files.items() if truth is not None or kind != "simulator"})
+
+
+def _is_free(folder: Path, number: str) -> bool:
+    """Take a number, unless another server that records here has just taken it."""
+    file = folder / "dream" / f"{number}.npz"
+    partial = file.with_name(file.name + ".partial")  # `atomic_write` begins with it
+    try:
+        partial.open("xb").close()
+    except FileExistsError:
+        return False
+    if file.exists():
+        partial.unlink()
+        return False
+    return True
 
 
 def collect_command(

@@ -1,6 +1,9 @@
 """PPO of Stable-Baselines3 in whatever decides once a latent frame: the dreams, or the simulator to compare with."""
 
+import hashlib
+import io
 import json
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
-from oniris_core.common.artefacts.files import atomic_write
+from oniris_core.common.artefacts.files import atomic_write, sha256_file
 from oniris_core.common.seeds import numpy_rng
 from oniris_core.environment.decisions import DecisionVectorEnv
 from oniris_core.environment.stable_baselines import BaselinesVecEnv
@@ -62,11 +65,10 @@ def train(
         The policy, and the figures of each part.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    done = [point for point in range(1, POINTS + 1) if (kept / f"{point}.json").is_file()]
-    figures = [dict[str, float](json.loads((kept / f"{point}.json").read_text())) for point in done]
-    if done:
-        around = VecNormalize.load(str(kept / f"{done[-1]}.pkl"), _stacked(envs))
-        ppo = PPO.load(kept / f"{done[-1]}.zip", around, device)
+    figures = _done(kept)
+    if figures:
+        around = VecNormalize.load(str(kept / f"{len(figures)}.pkl"), _stacked(envs))
+        ppo = PPO.load(kept / f"{len(figures)}.zip", around, device)
     else:
         # Returns of some hundred would drown what the policy learns in the gradient of the value, with which it is clipped.
         around = VecNormalize(_stacked(envs), norm_obs=False, gamma=GAMMA)
@@ -75,17 +77,39 @@ def train(
             kind, around, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS, gamma=GAMMA,
             gae_lambda=GAE_LAMBDA, ent_coef=ENTROPY, seed=seed, device=device,
         )  # fmt: skip
-    for point in range(len(done) + 1, POINTS + 1):
+    for point in range(len(figures) + 1, POINTS + 1):
         wanted = round(params.steps * point / POINTS)
         if wanted > ppo.num_timesteps:
             ppo.set_random_seed(int(numpy_rng(seed, "part of a training", point).integers(2**31)))
             ppo._last_obs = None  # so the episodes begin anew
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=False)
         figures.append(at(ppo.num_timesteps, partial(player, ppo)))
-        ppo.save(kept / f"{point}.zip")
-        around.save(str(kept / f"{point}.pkl"))
-        atomic_write(kept / f"{point}.json", json.dumps(figures[-1]).encode())  # last: it says that the part is done
+        _keep(kept, point, ppo, around, figures[-1])
     return ppo, figures
+
+
+def _keep(kept: Path, point: int, ppo: PPO, around: VecNormalize, figures: dict[str, float]) -> None:
+    policy = io.BytesIO()
+    ppo.save(policy)
+    parts = {f"{point}.zip": policy.getvalue(), f"{point}.pkl": pickle.dumps(around)}  # as VecNormalize.save does
+    for name, data in parts.items():
+        atomic_write(kept / name, data)
+    note = {"figures": figures, "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}}
+    atomic_write(kept / f"{point}.json", json.dumps(note).encode())  # last: it says that the part is done
+
+
+def _done(kept: Path) -> list[dict[str, float]]:
+    """The figures of the parts that are done, up to the last one that is whole."""
+    found, whole = list[dict[str, float]](), 0
+    for point in range(1, POINTS + 1):
+        try:
+            note = json.loads((kept / f"{point}.json").read_bytes())
+            found.append(dict(note["figures"]))
+            if all(sha256_file(kept / name) == known for name, known in note["sha256"].items()):
+                whole = point
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            break
+    return found[:whole]
 
 
 def player(ppo: PPO) -> Act:

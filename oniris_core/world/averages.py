@@ -4,6 +4,7 @@ While it trains, a run keeps snapshots of the averages it tracks, one safetensor
 kept in half precision: that rounds a weight by 2^-12 of itself at most, far less than neighbouring widths differ.
 """
 
+import hashlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -35,10 +36,21 @@ def snapshot_file(folder: Path, width: float, step: int) -> Path:
 
 
 def write_snapshot(file: Path, average: nn.Module) -> None:
-    """Keep an average as it stands: parameters in half precision, buffers as they are."""
+    """Keep an average as it stands: parameters in half precision, buffers as they are. Its SHA-256 lies beside it."""
     parameters = dict(average.named_parameters())
     tensors = {name: value.half() if name in parameters else value for name, value in average.state_dict().items()}
-    atomic_write(file, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    atomic_write(file, data)
+    atomic_write(file.with_suffix(".sha256"), hashlib.sha256(data).hexdigest().encode())
+
+
+def whole_snapshot(file: Path) -> bytes | None:
+    """A snapshot as it was written; None where it is gone or damaged."""
+    try:
+        data = file.read_bytes()
+        return data if hashlib.sha256(data).hexdigest() == file.with_suffix(".sha256").read_text() else None
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The artefact `models/world`: config.json, one safetensors file per average of the weights, and its snapshots."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from torch import nn
 
 from oniris_core.common.artefacts.files import open_artefact, staged_folder, to_json
 from oniris_core.common.artefacts.weights import load_into, save_tensors
-from oniris_core.common.errors import UserError
+from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.nn.magnitude import settle_
-from oniris_core.world.averages import Averages, snapshot_file
+from oniris_core.world.averages import Averages, snapshot_file, whole_snapshot
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.generation_form import GenerationForm
 
@@ -79,6 +78,9 @@ def save_world(
         steps: length of the training.
         snapshots: after which steps the averages were kept.
         kept: the folder in which `write_snapshot` left them.
+
+    Raises:
+        OnirisError: one of them is gone or damaged.
     """
     about = {
         "format": FORMAT,
@@ -99,7 +101,10 @@ def save_world(
         for width, model in averages.items():
             save_tensors(files.file(width, steps), model.state_dict())
             for step in snapshots:
-                shutil.copyfile(snapshot_file(kept, width, step), files.file(width, step))
+                source = snapshot_file(kept, width, step)
+                if (data := whole_snapshot(source)) is None:
+                    raise OnirisError(f"{source} is gone or damaged; the same command trains from the beginning")
+                files.file(width, step).write_bytes(data)
 
 
 def load_world(path: Path, ema_width: float | None = None, device: torch.device | str = "cpu") -> World:

@@ -116,7 +116,7 @@ class Note:
 
 def finished(folder: Path, number: int) -> Note | None:
     """What recording `number` became, or None while it is not finished."""
-    note = folder / f"recording_{number:06d}.json"
+    note = note_file(folder, number)
     return Note(**json.loads(note.read_bytes())) if note.exists() else None
 
 
@@ -147,7 +147,7 @@ def convert(source: Source, spec: ActionSpec, params: CollectParams, folder: Pat
             raise UserError(f"{name} has {frames.count} frames, no more than collect.recording_action_lag = "
                             f"{params.recording_action_lag} leaves out: lower it")  # fmt: skip
         note = Note(parts, frames.count, len(recording.actions))
-        atomic_write(folder / f"recording_{number:06d}.json", to_json(asdict(note)).encode())
+        atomic_write(note_file(folder, number), to_json(asdict(note)).encode())
         yield name
 
 
@@ -175,6 +175,11 @@ def said_of(notes: list[Note]) -> str:
     if same:
         parts.append(f"{same} with as many actions as frames, of which one leads nowhere and is dropped")
     return "; ".join(parts)
+
+
+def note_file(folder: Path, number: int) -> Path:
+    """Where it is noted that recording `number` is finished."""
+    return folder / f"recording_{number:06d}.json"
 
 
 def episode_file(folder: Path, number: int, part: int) -> Path:

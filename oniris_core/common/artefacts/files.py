@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from oniris_core.common.errors import OnirisError, UserError
+from oniris_core.common.process import Claim
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -75,6 +76,8 @@ def refuse_unwritable(path: Path) -> None:
     """
     if path.is_file():
         raise UserError(f"cannot write {path}: a file is in the way; choose another output path")
+    if path.is_mount():
+        raise UserError(f"cannot write {path}: it is a mount point, which cannot be replaced; choose a path inside it")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise UserError(f"cannot write {path}: that folder was not made by Oniris; remove it or choose another path")
     try:
@@ -89,13 +92,19 @@ def staged_folder(path: Path, kind: str) -> Iterator[Path]:
     """Yield an empty folder to fill; on success give it a manifest of this `kind` and put it in place of `path`.
 
     On any exception the staged folder is removed and what stood at `path` is untouched.
+
+    Raises:
+        UserError: another process is filling it.
+        OnirisError: it cannot be written, or somebody has removed it meanwhile: writers may have made it again without
+            what was in it before.
     """
     partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
-    for stray in (partial, replaced):
-        shutil.rmtree(stray, ignore_errors=True)
-    partial.mkdir(parents=True)
+    claim, placed = Claim(partial, path), False
+    shutil.rmtree(replaced, ignore_errors=True)
     try:
         yield partial
+        if not claim.holds():
+            raise FileNotFoundError(partial)
         for file in sorted(partial.rglob("*")):
             _fsync(file)
         manifest = {"oniris": kind, "schema": SCHEMA, "files": _describe(partial)}
@@ -104,13 +113,22 @@ def staged_folder(path: Path, kind: str) -> Iterator[Path]:
             if path.exists():
                 path.replace(replaced)
             partial.replace(path)
+        placed = True
         _fsync(path.parent)
-    except OSError as error:
+    except OnirisError:
+        raise
+    except Exception as error:
+        if not (placed or claim.holds()):
+            raise OnirisError(
+                f"cannot write {path}: {partial} was removed while it was written; the same command makes it again"
+            ) from error
+        if not isinstance(error, OSError):
+            raise
         raise OnirisError(
             f"cannot write {path}: {error.strerror or error}; what was there before is untouched"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        claim.close()
         shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -85,7 +85,7 @@ def storage(remote: Remote) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _trouble(remote: Remote, doing: str) -> Iterator[None]:
+def trouble(remote: Remote, doing: str) -> Iterator[None]:
     """One line for whatever a storage's own library raises."""
     try:
         yield
@@ -114,7 +114,7 @@ def refuse_unwritable_at(out: Location) -> None:
         refuse_unwritable(out)
         return
     files, path = storage(out)
-    with _trouble(out, "write"):
+    with trouble(out, "write"):
         present = _names(files, path)
         if present and not {MANIFEST, WRITING} & present.keys():
             raise UserError(
@@ -151,7 +151,7 @@ def _upload(built: Path, out: Remote) -> None:
     names = sorted(p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file())
     names.remove(MANIFEST)
     # An upload that ends anywhere is refused by readers and made again, so there is nothing to wait for.
-    with stopped_at_once(), _trouble(out, "write"), meter("uploading: files", len(names) + 1) as progress:
+    with stopped_at_once(), trouble(out, "write"), meter("uploading: files", len(names) + 1) as progress:
         files.pipe_file(f"{path}/{WRITING}", b"")
         present = _names(files, path)
         for name in sorted(present.keys() - {WRITING}, key=lambda name: name != MANIFEST):
@@ -194,7 +194,7 @@ def open_artefact_at(remote: Remote, kind: str, made_by: str) -> Opened:
     """
     files, path = storage(remote)
     again = f"run `python -m stages.{made_by} --out {remote}`"
-    with _trouble(remote, "read"):
+    with trouble(remote, "read"):
         present = _names(files, path)
         begun = present.pop(WRITING, None) is not None
         if not present and not begun:

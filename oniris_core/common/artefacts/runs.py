@@ -9,12 +9,12 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from oniris_core.common.artefacts.files import digest, sha256_file
 from oniris_core.common.artefacts.remote import Location
-from oniris_core.common.errors import UserError
+from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.common.process import exclusive
 
 
@@ -32,6 +32,12 @@ def code_digest() -> str:
 def runs_folder() -> Path:
     """Where unfinished work waits; the variable ONIRIS_RUNS may name another place."""
     return Path(os.environ.get("ONIRIS_RUNS", "runs"))
+
+
+def refuse_removed(files: Iterable[Path]) -> None:
+    """Raise OnirisError if a finished part of unfinished work, which is a file each, is gone: it is not whole without it."""
+    if gone := next((file for file in files if not file.exists()), None):
+        raise OnirisError(f"{gone} was finished and has been removed meanwhile; the same command makes it again")
 
 
 @contextlib.contextmanager
@@ -58,7 +64,8 @@ def workspace(stage: str, out: Location, **inputs: object) -> Iterator[Path]:
         folder = per_output / digest({"code": code_digest(), **inputs})[:16]
         folder.mkdir(exist_ok=True)
         yield folder
-        for entry in per_output.iterdir():
-            if entry.is_dir():
-                # Renamed first: a part of such a folder must never be taken up.
-                shutil.rmtree(entry.rename(entry.with_name(entry.name + ".removed")))
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it before us
+            for entry in per_output.iterdir():
+                if entry.is_dir():
+                    # Renamed first: a part of such a folder must never be taken up.
+                    shutil.rmtree(entry.rename(entry.with_name(entry.name + ".removed")))

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import zarr
 import zarr.errors
+from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
 
 from oniris_core.common.artefacts.files import open_artefact
-from oniris_core.common.artefacts.remote import Location, open_artefact_at, staged_at
-from oniris_core.common.errors import UserError
+from oniris_core.common.artefacts.remote import Location, open_artefact_at, staged_at, trouble
+from oniris_core.common.errors import OnirisError, UserError
 
 ROWS_PER_CHUNK = 16
 ROWS_PER_SHARD = 1024
@@ -106,13 +107,67 @@ def open_store(place: Location, kind: str, made_by: str) -> tuple[zarr.Group, st
     """
     if isinstance(place, Path):
         artefact = open_artefact(place, kind, made_by)
-        return zarr.open_group(place, mode="r"), artefact.identity
+        return zarr.open_group(_Whole(LocalStore(place, read_only=True), place), mode="r"), artefact.identity
     opened = open_artefact_at(place, kind, made_by)
     if opened.kept is None:
-        return zarr.open_group(FsspecStore.from_url(place.url, read_only=True), mode="r"), opened.identity
+        store = FsspecStore.from_url(place.url, read_only=True)
+        return zarr.open_group(_Whole(store, place), mode="r"), opened.identity
     prototype = default_buffer_prototype()
     kept = {name: prototype.buffer.from_bytes(data) for name, data in opened.kept.items()}
     return zarr.open_group(MemoryStore(kept, read_only=True), mode="r"), opened.identity
+
+
+class _Whole(WrapperStore[Store]):
+    """A store that was found whole and is read piece by piece: where a piece is gone Zarr itself would find zeros."""
+
+    def __init__(self, store: Store, place: Location):
+        super().__init__(store)
+        self._place = place
+
+    def _with_store(self, store: Store) -> "_Whole":
+        return _Whole(store, self._place)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        with contextlib.nullcontext() if isinstance(self._place, Path) else trouble(self._place, "read"):
+            found = await super().get(key, prototype, byte_range)
+        if not found and not key.endswith(_ABOUT):  # where a file is empty Zarr finds zeros too
+            raise OnirisError(
+                f"{self._place} was damaged while it was read: {key} is {'gone' if found is None else 'empty'}"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return str(self._place)
+
+
+_ABOUT = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+"""Files that Zarr looks for without knowing that they are there."""
+
+
+class Rows:
+    """A large array of a checked store, read from its files by slicing.
+
+    Attributes:
+        shape, dtype, nbytes: as of the array.
+    """
+
+    def __init__(self, array: zarr.Array):
+        self._array = array
+        self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        try:
+            return np.asarray(self._array[rows])
+        except (OnirisError, OSError, IndexError, MemoryError):
+            raise
+        except Exception as error:  # a codec's own word for bytes that are others than were written
+            raise OnirisError(
+                f"{self._array.store_path} was damaged while it was read: {type(error).__name__}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
 
 
 def array(group: zarr.Group, name: str) -> zarr.Array:
@@ -133,5 +188,5 @@ def read(group: zarr.Group, name: str) -> np.ndarray:
 
 
 def preload(array: zarr.Array) -> Any:
-    """The array in memory if it is small enough, else the array itself; both are read by slicing."""
-    return array[...] if array.nbytes <= PRELOAD_BYTES else array
+    """The array in memory if it is small enough, else as it is on the disk; both are read by slicing."""
+    return array[...] if array.nbytes <= PRELOAD_BYTES else Rows(array)

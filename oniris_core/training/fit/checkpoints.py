@@ -45,7 +45,14 @@ class Checkpoints:
                 say(f"checkpoint {file} is damaged ({error}); trying the one before")
         if self._steps():
             say(f"no checkpoint in {self._folder} is whole; starting from the beginning")
+            self.forget()
         return None
+
+    def forget(self) -> None:
+        """Remove all checkpoints. Those of a training that starts again would seem older, and be swept away."""
+        for path in self._steps():
+            path.unlink()
+        self._sweep()
 
     def _sweep(self) -> None:
         for old in self._steps()[:-KEPT]:

@@ -186,6 +186,12 @@ def _read(unread: Sequence[Unread], state: TrainState, steps: int, mark: float, 
 def _resume(trainer: Trainer[Any], checkpoints: Checkpoints | None, run: Run) -> None:
     state, world = trainer.state, run.ranks.world
     found = checkpoints.load_last(run.say) if checkpoints else None
+    if checkpoints and found:
+        step = int(found[1].get("step", torch.tensor(0)))
+        if lost := next((file for ema in state.emas if (file := ema.lost(step))), None):
+            run.say(f"{run.name}: {lost} is gone or damaged; starting from the beginning")
+            checkpoints.forget()
+            found = None
     tensors = from_first(found[1] if found else None, trainer.device)
     if tensors:
         state.load_state_dict(tensors, found[0] if found else Path("checkpoint"))

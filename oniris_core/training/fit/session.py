@@ -14,7 +14,7 @@ from oniris_core.training.fit.machine.distributed import Ranks, process_group
 from oniris_core.training.fit.params import TrainingParams
 from oniris_core.training.fit.state import TrainState
 from oniris_core.training.fit.trainer import Observer
-from oniris_core.training.fit.watch.curves import Curves, dvclive_writer, tensorboard_writer
+from oniris_core.training.fit.watch.curves import Curves, dvclive_writer, tensorboard_writer, while_possible
 from oniris_core.training.fit.watch.dashboard import Dashboard
 
 
@@ -63,5 +63,6 @@ def onlookers(
     writers = dvclive_writer(folder / "live", say)
     if params.tensorboard:
         writers.append(tensorboard_writer(runs_folder() / "tensorboard" / stage))
+    writers = [while_possible(writer, say) for writer in writers]
     say(f"{stage}: curves are in {folder / 'live'}, and every few minutes a picture in {folder / 'dashboard.png'}")
     return [Curves(params.steps, writers), Dashboard(folder / "dashboard.png", draw)]

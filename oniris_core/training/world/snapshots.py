@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from oniris_core.training.fit.optimiser.ema import PowerEma
-from oniris_core.world.averages import snapshot_file, write_snapshot
+from oniris_core.world.averages import snapshot_file, whole_snapshot, write_snapshot
 
 
 class SnapshotEma(PowerEma):
@@ -24,3 +24,10 @@ class SnapshotEma(PowerEma):
         super().update(model, step)
         if self._folder and step + 1 in self._steps:
             write_snapshot(snapshot_file(self._folder, self.width, step + 1), self.model)
+
+    def lost(self, steps: int) -> Path | None:
+        """As `PowerEma.lost`."""
+        files = (
+            snapshot_file(self._folder, self.width, at) for at in sorted(self._steps) if self._folder and at <= steps
+        )
+        return next((file for file in files if whole_snapshot(file) is None), None)

@@ -1,6 +1,7 @@
 """Power-function averages of the weights (arXiv 2312.02696, section 3.1)."""
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,3 +25,7 @@ class PowerEma:
         torch._foreach_lerp_(averages, current, weight)
         for average, value in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(value)
+
+    def lost(self, steps: int) -> Path | None:  # noqa: ARG002
+        """A file of the first `steps` steps that an average needs beside the checkpoint, and that is gone or damaged."""
+        return None

@@ -70,6 +70,22 @@ def dvclive_writer(folder: Path, say: Callable[[str], None]) -> list[Writer]:
     return [write]
 
 
+def while_possible(write: Writer, say: Callable[[str], None]) -> Writer:
+    """The same writer until it fails, which is said once: a picture less must not end a training."""
+    broken = False
+
+    def attempt(step: int, values: Mapping[str, float]) -> None:
+        nonlocal broken
+        try:
+            if not broken:
+                write(step, values)
+        except OSError as error:
+            broken = True
+            say(f"note: no more live curves: {error.filename or 'their folder'}: {error.strerror or error}; training goes on")
+
+    return attempt
+
+
 def tensorboard_writer(folder: Path) -> Writer:
     """A writer of TensorBoard's events in `folder`, which is emptied.
 
