@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from oniris_core.common.errors import UserError
+from oniris_core.play.truth import Truth
 from oniris_core.play.web.server import Server, listen
 from tests.conftest import Run
 from tests.players import C, ToyStepper, demo_starts, house, page, served
@@ -371,6 +372,39 @@ def test_the_truth_follows_back_and_on(tmp_path: Path) -> None:
                 assert file["action"][-C:].tolist() == [2] * C
             await one.say("truth", on=False)
             await one.steps(1)
+
+    live(test())
+
+
+def test_a_truth_that_has_ended_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the longer the older the dream is."""
+    begun = []
+    begin = Truth.begin
+    monkeypatch.setattr(Truth, "begin", lambda truth, *of: begun.append(of) or begin(truth, *of))
+
+    async def test() -> None:
+        async with served(house(tmp_path, no_truth=None)) as server, page(server) as one:
+            await one.begin()
+            header: dict[str, Any] = {"ended": False}
+            while not header["ended"]:
+                await one.say("step")
+                header, _ = await one.hear("truth")
+            end, shown = header["at"], []
+            for _ in range(6):
+                await one.say("step")
+                header, frames = await one.hear("truth")
+                shown.append((header["at"], frames, header["reward"]))
+            assert len(begun) == 1
+            await one.say("rewind", at=end + 3)
+            header, frames = await one.hear("truth")
+            assert (header["at"], frames, header["reward"]) == shown[2]
+            await one.say("step")
+            header, frames = await one.hear("truth")
+            assert (header["at"], frames, header["reward"]) == shown[3]
+            assert len(begun) == 1
+            await one.say("rewind", at=end - 1)  # before its end it is another one
+            header, _ = await one.hear("truth")
+            assert (header["at"], header["ended"], len(begun)) == (end - 1, False, 2)
 
     live(test())
 
