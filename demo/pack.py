@@ -1,4 +1,4 @@
-"""Puts a trained pipeline's VAE and world model into demo/, as small as they can be: `python -m demo.pack`.
+"""Puts a trained pipeline's VAE and world model into a folder, as small as they can be: `python -m demo.pack --help`.
 
 Of the world model one average stays.
 """
@@ -6,6 +6,9 @@ Of the world model one average stays.
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from oniris_core.common.artefacts.files import open_artefact, staged_folder, to_json
 from oniris_core.common.artefacts.weights import load_tensors, save_tensors
@@ -47,5 +50,14 @@ def _copy(file: Path, to: Path, half: bool) -> None:
     save_tensors(to, {name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in tensors.items()})
 
 
+def main(
+    models: Annotated[Path, typer.Option(help="where a pipeline left them")] = Path("models"),
+    out: Annotated[Path, typer.Option(help="where to put them")] = DEMO,
+    half: Annotated[bool, typer.Option(help="store weights in half precision")] = True,
+) -> None:
+    """Pack a VAE and a world model."""
+    pack(models, out, half)
+
+
 if __name__ == "__main__":
-    pack(Path("models"), DEMO)
+    typer.run(main)

@@ -1,9 +1,12 @@
-"""Puts the beginnings of some held-out episodes into demo/starts.npz, for `make play`: `python -m demo.starts`.
+"""Puts the beginnings of some held-out episodes into a small file, for `make play`: `python -m demo.starts --help`.
 
-They are those that `make demo` collects: other episodes than the weights were trained on.
+Those in demo/ are of what `make demo` collects: other episodes than the weights were trained on.
 """
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from oniris_core.data.episodes.store import open_episodes
 from oniris_core.environment.starts import Starts, of_store, write_starts
@@ -13,12 +16,14 @@ COUNT = 8
 ROWS = 33  # frames of each: up to 8 latent frames of context
 
 
-def main() -> None:
+def main(
+    episodes: Annotated[Path, typer.Option(help="the store")] = DEMO / "out/episodes.zarr",
+    out: Annotated[Path, typer.Option(help="the file to make")] = DEMO / "starts.npz",
+) -> None:
     """Take the first held-out episodes that are long enough."""
-    found = of_store(open_episodes(DEMO / "out/episodes.zarr"), ROWS)
-    long_enough = [start for start in found.starts if len(start.frames) == ROWS]
-    write_starts(DEMO / "starts.npz", Starts(tuple(long_enough[:COUNT]), found.record))
+    found = of_store(open_episodes(episodes), ROWS, COUNT, ROWS)
+    write_starts(out, Starts(tuple(start for start in found.starts if len(start.frames) == ROWS), found.record))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
