@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +32,11 @@ PARTS = ("open_episodes", "frame_clips", "open_latents", "latent_clips", "enviro
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one part: what ran, seconds, and the largest resident size of any of its processes, MiB."""
+    """Of one part: what ran, its seconds by the clock and of all its processes' CPU time, the largest resident size, MiB."""
 
     part: str
     seconds: float
+    cpu: float
     peak: float
 
 
@@ -70,12 +71,13 @@ class Made:
         )
         shutil.rmtree(self.folder / "recordings")
         shutil.rmtree(self.folder / "read.zarr")
-        return Cost("collect from npz", found.seconds, found.peak)
+        return replace(found, part="collect from npz")
 
     def part(self, name: str) -> Cost:
         """Run a function of `parts.py`; it counts its own seconds, those of its imports left out."""
         found = self.run(name, "-m", "benchmarks.large.parts", name)
-        return Cost(name.replace("_", " "), float((self.folder / "said.txt").read_text()), found.peak)
+        seconds, cpu = json.loads((self.folder / "said.txt").read_text())
+        return Cost(name.replace("_", " "), seconds, cpu, found.peak)
 
     def run(self, name: str, *arguments: str) -> Cost:
         """Run Python, and remember what it says."""
@@ -89,7 +91,7 @@ class Made:
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{name} failed:\n{(self.folder / 'log.txt').read_text()[-2000:]}")
-        return Cost(name, time.perf_counter() - started, used.ru_maxrss / 2**10)
+        return Cost(name, time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**10)
 
     def files(self, store: str) -> tuple[int, float]:
         """How many files a store has, and MiB."""
@@ -102,7 +104,10 @@ def measure(made: Made, episodes: int, workers: int, recordings: bool) -> list[C
     found = list[Cost]()
 
     def note(cost: Cost) -> None:
-        print(f"{episodes} episodes: {cost.part} {cost.seconds:.2f} s, {cost.peak:.0f} MiB", flush=True)
+        print(
+            f"{episodes} episodes: {cost.part} {cost.seconds:.2f} s, CPU {cost.cpu:.2f} s, {cost.peak:.0f} MiB",
+            flush=True,
+        )
         found.append(cost)
 
     note(made.collect(episodes, workers))
@@ -139,11 +144,11 @@ def main(
     for number, start in enumerate(base):
         for count, found in costs.items():
             cost = found[number]
-            growth = cost.seconds / start.seconds / (count / first)
-            rows.append([start.part, f"{count:,}", f"{cost.seconds:.2f}", f"{1e3 * cost.seconds / count:.3f}",
-                         f"{growth:.2f}", f"{cost.peak:.0f}"])  # fmt: skip
+            growth = cost.cpu / start.cpu / (count / first)
+            rows.append([start.part, f"{count:,}", f"{cost.seconds:.2f}", f"{cost.cpu:.2f}",
+                         f"{1e3 * cost.cpu / count:.3f}", f"{growth:.2f}", f"{cost.peak:.0f}"])  # fmt: skip
     print()
-    print_table(("part", "episodes", "seconds", "ms an episode", "x first", "peak memory, MiB"), rows)
+    print_table(("part", "episodes", "seconds", "CPU s", "CPU ms an episode", "x first", "peak memory, MiB"), rows)
     print()
     print_table(("store", "episodes", "files", "MiB"), stores)
 
