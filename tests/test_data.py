@@ -33,6 +33,7 @@ from oniris_core.data.rows.zarrs import (
     ROWS_PER_SHARD,
     RowWriter,
     add_rows,
+    preload,
     rows_per_shard,
 )
 from oniris_core.vae.store import load_vae, save_vae
@@ -259,6 +260,21 @@ def test_larger_shards_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.Mo
     assert array.shards == (5 * ROWS_PER_SHARD, 2)
     assert len([path for path in (tmp_path / "z/x/c").rglob("*") if path.is_file()]) == 2
     assert np.array_equal(zarr.open_group(tmp_path / "z", mode="r")["x"][...], values)
+
+
+@pytest.mark.parametrize(
+    ("free", "ranks", "in_memory"),
+    [(4000, 1, True), (3999, 1, False), (8000, 2, True), (7999, 2, False), (None, 1, False)],
+)
+def test_what_fits_into_a_share_of_the_memory_is_read_at_once(
+    free: int | None, ranks: int, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oniris_core.data.rows.zarrs.PRELOAD_BYTES", 999)
+    monkeypatch.setattr("oniris_core.data.rows.zarrs.available_memory", lambda: free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    array = add_rows(zarr.open_group(tmp_path / "z", mode="w-"), "x", (1000,), np.uint8)
+    assert isinstance(preload(array, sampled=True), np.ndarray) == in_memory
+    assert not isinstance(preload(array, sampled=False), np.ndarray)
 
 
 def test_statistics_equal_those_of_the_whole() -> None:

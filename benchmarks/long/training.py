@@ -1,99 +1,94 @@
-"""A long training of a tiny world model that is stopped and resumed again and again, against one that is not."""
+"""A long training that is stopped and resumed again and again, against one that is not.
+
+The loop, its checkpoints, its folder and its onlookers are those of the trainings; what is trained is a toy, so that a step
+costs little more than they do.
+"""
 
 import os
 import signal
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from benchmarks.long.watch import Watch
 from oniris_core.common.errors import Interrupted
-from oniris_core.common.seeds import numpy_rng
-from oniris_core.config.reader import build, read_yaml
-from oniris_core.data.latents.clips import LatentClips
-from oniris_core.data.latents.store import LatentStore
-from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.common.seeds import numpy_rng, torch_generator
+from oniris_core.config.reader import read_yaml
 from oniris_core.training.fit.loop import fit
+from oniris_core.training.fit.optimiser.ema import PowerEma
+from oniris_core.training.fit.optimiser.muon import Muon
+from oniris_core.training.fit.params import TrainingParams
 from oniris_core.training.fit.session import onlookers, session
 from oniris_core.training.fit.state import TrainState
-from oniris_core.training.fit.trainer import Observer, Run
-from oniris_core.training.world.loss_profile import loss_figure
-from oniris_core.training.world.params import TrainParams
-from oniris_core.training.world.trainer import WorldTrainer, denoiser_config
-from oniris_core.world.store import save_world
+from oniris_core.training.fit.trainer import Observer, Outcome, Run
 
-ROOT = Path(__file__).parents[2]
-TINY = {
-    "channels": [4], "blocks": 1, "video_attention": [True], "frame_attention": [False], "head_channels": 4, "window": 8,
-    "forecast_channels": 8, "forecast_ages": [1, 2], "batch": 2, "clip_latents": 3, "lr": 0.01, "outcome_weight": 0.0,
-    "ema_widths": [0.1], "warmup_steps": 2, "compile": False,
-}  # fmt: skip
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
-def store(episodes: int = 20, frames: int = 12) -> LatentStore:
-    """Latents that drift, of random actions."""
-    rng, rows = np.random.default_rng(0), episodes * frames
-    actions = rng.integers(0, 2, (rows, 4))
-    latents = rng.normal(size=(rows, 2, 2, 2)) + np.cumsum(actions.mean(1) - 0.5)[:, None, None, None]
-    return LatentStore(
-        latents.astype(np.float16), actions, np.arange(frames, rows + 1, frames), np.arange(episodes),
-        np.zeros(episodes, np.uint8), np.zeros(2, np.float32), np.ones(2, np.float32), 0.5, "made",
-        ActionSpec("discrete", (2,), start=(0,)), {}, "made", np.zeros((rows, 4), np.float32), np.zeros((rows, 4), bool),
-    )  # fmt: skip
+class Toy:
+    """Learns to multiply by a matrix; see `oniris_core.training.fit.trainer.Trainer`."""
+
+    gauge, frames_per_step, in_memory, device = "mse", 1, True, torch.device("cpu")
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Linear(8, 8, bias=False)
+        self.state = TrainState(
+            self.model, Muon(self.model.parameters(), lr=0.01), [PowerEma(self.model, 0.05), PowerEma(self.model, 0.1)]
+        )
+        self.objective = self
+        self._wanted = torch.randn(8, 8, generator=torch_generator(0, "toy/wanted"))
+
+    def __call__(self, x: Tensor) -> Outcome:
+        mse = (self.model(x) - x @ self._wanted).square().mean()
+        return Outcome(mse, {"mse": mse.detach()}, {})
+
+    def batch(self, step: int, part: int) -> Tensor:
+        return torch.randn(4, 8, generator=torch_generator(0, "toy/batch", step, part))
+
+    def lr(self, _: int, share: float) -> float:
+        return 0.01 * (1 - share)
+
+    def after_step(self, _: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {}
+
+    def describe(self, step: int) -> str:
+        return f"batch {step}"
 
 
 class Stopper:
-    """An onlooker that sends this process SIGTERM after some of the steps, each once."""
+    """An onlooker that sends this process SIGTERM after some of the steps, each once, and tells a `Watch` of all."""
 
-    def __init__(self, steps: set[int]):
-        self.steps = steps
-
-    def see(self, state: TrainState) -> None:
-        if state.step in self.steps:
-            self.steps.remove(state.step)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-class Onlooker:
-    """Hands the steps to a `Watch`."""
-
-    def __init__(self, watch: Watch):
-        self._watch = watch
+    def __init__(self, steps: set[int], watch: Watch):
+        self._steps, self._watch = steps, watch
 
     def see(self, state: TrainState) -> None:
         self._watch.see(state.step)
+        if state.step in self._steps:
+            self._steps.remove(state.step)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def world(out: Path, steps: int, others: list[Observer]) -> None:
-    """Train to the end, or until a signal comes, as the stage `train` does."""
-    sections, found = read_yaml(ROOT / "params.yaml"), store()
-    params = build(TrainParams, "train", {**sections["fit"], **sections["train"], **TINY, "steps": steps}, "benchmark")
-    config, device = denoiser_config(params, found), torch.device("cpu")
-    clips = LatentClips(found, 0, params.clip_latents, "benchmark", params.forecast_ages[-1])
-    with session("train", out, device, record=params.model_dump(mode="json")) as around:
-        assert around.folder is not None
-        kept = around.folder / "snapshots"
-        trainer = WorldTrainer(params, config, clips, 0, device, kept, around.ranks)
-
-        def draw(_: TrainState) -> object:
-            return loss_figure(trainer.expected)
-
-        seen = [*onlookers("train", params, around.folder, draw, print), *others]  # type: ignore[arg-type]
-        fit(trainer, params, Run("train", around.folder, around.ranks, around.stop, lambda _: None, observers=seen))
-        averages = {ema.width: ema.model for ema in trainer.state.emas}
-        save_world(out, averages, config, found.mean, found.std, found.action_spec, found.vae_identity, {},  # type: ignore[arg-type]
-                   steps=steps, snapshots=trainer.snapshots, kept=kept)  # fmt: skip
+def trained(out: Path, steps: int, others: list[Observer]) -> bytes:
+    """Train to the end, or until a signal comes, as the stages do; all that a checkpoint would hold, but for the seconds."""
+    sections = read_yaml(PARAMS)
+    params = TrainingParams.model_validate(
+        {**sections["fit"], "steps": steps, "minutes": 0.0, "batch": 4, "compile": False}
+    )
+    with session("toy", out, Toy.device, record={"steps": steps}) as around:
+        trainer = Toy()
+        seen = [*onlookers("toy", params, around.folder, lambda _: Figure(), lambda _: None), *others]
+        fit(trainer, params, Run("toy", around.folder, around.ranks, around.stop, lambda _: None, observers=seen))  # type: ignore[arg-type]
+        return save({k: v.contiguous() for k, v in sorted(trainer.state.state_dict().items()) if "seconds" not in k})
 
 
 def held(folder: Path) -> list[Path]:
     """The files of unfinished work."""
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in held(folder)}
 
 
 def main(steps: int, stops: int) -> bool:
@@ -104,19 +99,17 @@ def main(steps: int, stops: int) -> bool:
         os.environ["ONIRIS_RUNS"] = str(folder / "runs")
         watch = Watch(steps, more={
             "files in runs/": lambda: len(held(folder / "runs")),
-            "MiB in runs/": lambda: sum(path.stat().st_size for path in held(folder / "runs")) / 2**20,
+            "KiB in runs/": lambda: sum(path.stat().st_size for path in held(folder / "runs")) / 2**10,
         })  # fmt: skip
-        resumed = 0
-        while True:
+        resumed, stopped = 0, None
+        while stopped is None:
             try:
-                world(folder / "stopped", steps, [Onlooker(watch), Stopper(drawn)])
-                break
+                stopped = trained(folder / "stopped", steps, [Stopper(drawn, watch)])
             except Interrupted:
                 resumed += 1
         watch.table()
         left = [path for path in held(folder / "runs") if path.name != "lock"]
         print(f"\nstopped and resumed {resumed} times; files left in runs/: {len(left)}", flush=True)
-        world(folder / "undisturbed", steps, [])
-        same = content(folder / "stopped") == content(folder / "undisturbed")
+        same = stopped == trained(folder / "undisturbed", steps, [])
         print(f"the same bytes as undisturbed: {'yes' if same else 'NO'}")
     return same and not left and resumed == stops
