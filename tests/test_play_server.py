@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import string
+import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from oniris_core.common.errors import UserError
+from oniris_core.play import player
 from oniris_core.play.truth import Truth
 from oniris_core.play.web.server import Server, listen
 from tests.conftest import Run
@@ -407,6 +409,33 @@ def test_a_truth_that_has_ended_is_not_played_again(tmp_path: Path, monkeypatch:
             assert (header["at"], header["ended"], len(begun)) == (end - 1, False, 2)
 
     live(test())
+
+
+def test_a_dream_goes_on_while_it_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The video of a long one takes minutes."""
+    written = threading.Event()
+    save = player.save
+    monkeypatch.setattr(player, "save", lambda *of: (written.wait(30), save(*of))[1])
+
+    async def test() -> None:
+        async with served(house(tmp_path)) as server, page(server) as one:
+            await one.begin()
+            await one.steps(2)
+            await one.say("save")
+            await one.steps(3)
+            await one.say("save")
+            said, _ = await one.hear("saved")
+            assert "still being written" in said["why"]
+            written.set()
+            said, _ = await one.hear("saved")
+            assert said["number"] == "0001"
+            with np.load(tmp_path / "dream/0001.npz") as file:  # as it was when it was asked for
+                assert len(file["image"]) == 17 + 2 * C
+
+    try:
+        live(test())
+    finally:
+        written.set()
 
 
 def test_one_line_for_a_port_that_is_taken_or_no_address() -> None:
