@@ -36,7 +36,7 @@ def dream(
 
     torch.set_num_threads(1)
     if weights is None:
-        stepper, start = Stepper(toys.world(), toys.codec(), Sampler(steps=2)), toys.starts().starts[0]
+        stepper, start = Stepper(toys.world(), toys.codec(), Sampler(steps=1)), toys.starts().starts[0]
     else:
         stepper = oniris_core.load(weights / "world", weights / "vae")
         start = oniris_core.open_starts(weights / "starts.npz", 1, 9).starts[0]
@@ -76,7 +76,7 @@ def training(
 @app.command()
 def environment(
     steps: Annotated[int, typer.Option(help="of all environments together, a latent frame each")] = 1_000_000,
-    envs: Annotated[int, typer.Option(help="side by side")] = 64,
+    envs: Annotated[int, typer.Option(help="side by side")] = 512,
     horizon: Annotated[int, typer.Option(help="frames of an episode")] = 128,
 ) -> None:
     """Environments that are dreamt, stepped at random, with their resets."""
@@ -89,8 +89,8 @@ def environment(
 
     torch.set_num_threads(1)
     dreams = WorldVectorEnv(
-        envs, world=toys.world(), vae=toys.codec(), starts=toys.starts(), rewards="none", context_latents=2,
-        begin="anywhere", horizon=horizon, sampler=Sampler(steps=1),
+        envs, world=toys.world(window=4), vae=toys.codec(), starts=toys.starts(), observations="latents", rewards="none",
+        context_latents=2, begin="anywhere", horizon=horizon, sampler=Sampler(steps=1),
     )  # fmt: skip
     dreams.action_space.seed(0)
     dreams.reset(seed=0)

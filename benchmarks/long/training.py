@@ -4,6 +4,7 @@ The loop, its checkpoints, its folder and its onlookers are those of the trainin
 costs little more than they do.
 """
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -20,7 +21,6 @@ from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.config.reader import read_yaml
 from oniris_core.training.fit.loop import fit
 from oniris_core.training.fit.optimiser.ema import PowerEma
-from oniris_core.training.fit.optimiser.muon import Muon
 from oniris_core.training.fit.params import TrainingParams
 from oniris_core.training.fit.session import onlookers, session
 from oniris_core.training.fit.state import TrainState
@@ -37,9 +37,8 @@ class Toy:
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.model = nn.Linear(8, 8, bias=False)
-        self.state = TrainState(
-            self.model, Muon(self.model.parameters(), lr=0.01), [PowerEma(self.model, 0.05), PowerEma(self.model, 0.1)]
-        )
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+        self.state = TrainState(self.model, optimizer, [PowerEma(self.model, 0.1)])
         self.objective = self
         self._wanted = torch.randn(8, 8, generator=torch_generator(0, "toy/wanted"))
 
@@ -94,7 +93,8 @@ def held(folder: Path) -> list[Path]:
 def main(steps: int, stops: int) -> bool:
     """Print what the stopped training held on the way; whether it made the same bytes as an undisturbed one."""
     drawn = {int(step) for step in 1 + numpy_rng(0, "stops").permutation(steps - 1)[:stops]}
-    with tempfile.TemporaryDirectory(prefix="long_") as made:
+    # Away from any repository: what DVCLive holds of one ends with the process, which a resume begins anew.
+    with tempfile.TemporaryDirectory(prefix="long_") as made, contextlib.chdir(made):
         folder = Path(made)
         os.environ["ONIRIS_RUNS"] = str(folder / "runs")
         watch = Watch(steps, more={
