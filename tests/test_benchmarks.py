@@ -1,10 +1,12 @@
 """Each benchmark runs at the smallest size and prints its table; what it counts, not what it times, is checked."""
 
+import asyncio
 import os
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -22,8 +24,14 @@ from benchmarks import (
     vae_memory,
 )
 from benchmarks.harness import count_flops, make_denoiser, medians, random_clip, two_stream_pass
+from benchmarks.large import __main__ as large
+from benchmarks.long import __main__ as long
+from benchmarks.long import page as robot
+from benchmarks.long.watch import Watch
+from oniris_core.data.episodes.store import open_episodes
 from oniris_core.world.temporal import Attention
-from tests.conftest import ROOT
+from tests.conftest import ROOT, one_thread
+from tests.players import house, served
 from tests.project import project_files
 
 SMALL = ["--latent-channels", "4", "--latent-size", "4", "--repetitions", "1"]
@@ -161,6 +169,73 @@ def test_kill_campaign(forgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts["pipelines"] == counts["completed"] >= 2  # a run may come to its end before it is killed
     assert counts["different"] == counts["pipelines"] * forgets  # each is begun at least twice
     assert counts["stuck"] == counts["orphans"] == counts["strays"] == 0
+
+
+def columns(output: str) -> list[dict[str, str]]:
+    """The rows of the first table that was printed, by the names of their columns."""
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in output.splitlines() if line[:1] == "|"]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes as on Linux")
+@pytest.mark.parametrize(
+    ("case", "total"),
+    [
+        (("dream", "--frames", "80"), 80),
+        (("training", "--steps", "40", "--stops", "5"), 40),
+        (("environment", "--steps", "40", "--envs", "4", "--horizon", "8"), 40),
+    ],
+)
+def test_nothing_grows_on_the_way(case: tuple[str, ...], total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small share of the long runs: ten points, and what they hold is told at each."""
+    monkeypatch.setenv("ONIRIS_RUNS", "")  # the training sets it
+    with one_thread():
+        result = CliRunner().invoke(long.app, case)
+    assert result.exit_code == 0, result.output
+    points = columns(result.output)
+    assert len(points) == 11
+    first, last, growth = points[0], points[-2], points[-1]
+    assert int(last[next(iter(last))].replace(",", "")) == total
+    assert float(growth["memory, MiB"]) < 1.2
+    assert int(last["threads"]) <= int(first["threads"]) + 1
+    assert last["file handles"] == first["file handles"]
+    if case[0] == "training":
+        assert "resumed 5 times; files left in runs/: 0" in result.output
+        assert "undisturbed: yes" in result.output
+
+
+def test_a_robot_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRESS_S", "WHIM_S", "SAVE_S"):
+        monkeypatch.setattr(robot, name, 0.05)
+    watch = Watch(0, unit="latent frame")
+
+    async def play() -> robot.Robot:
+        async with served(house(tmp_path, no_truth=None)) as server:
+            one = robot.Robot(server.address, 0, 1.0, watch)
+            await one.play(3.0)
+            return one
+
+    played = asyncio.run(play())
+    assert played.done > 0
+    assert watch.rows
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes as on Linux")
+def test_what_stands_between_a_store_and_its_first_batch_is_measured(tmp_path: Path) -> None:
+    made = large.Made(tmp_path, 8, 20)
+    assert made.collect(8, 1).cpu > 0
+    files, mib = made.files("data/episodes.zarr")
+    assert files < 100
+    assert mib < 1
+    for part in ("open_episodes", "frame_clips"):
+        cost = made.part(part)
+        assert cost.seconds > 0
+        assert cost.peak > 20
+    store = open_episodes(tmp_path / "data/episodes.zarr")
+    lengths = np.diff(store.episode_ends, prepend=0)
+    assert lengths.min() >= 10
+    assert lengths.max() < 32
+    assert store.terminated.all()
 
 
 def test_attention_on_masked_blocks_would_be_counted(params_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,15 @@ from oniris_core.data.playing.environments import fit_screen, make_env, screen_o
 from oniris_core.data.playing.rollouts import episode_seed, held_out, play_episode
 from oniris_core.data.rows.actions import ActionSpec, action_spec
 from oniris_core.data.rows.clips import index_clips
-from oniris_core.data.rows.zarrs import ROWS_PER_SHARD, RowWriter, add_rows
+from oniris_core.data.rows.zarrs import (
+    MOST_SHARD_BYTES,
+    MOST_SHARDS,
+    ROWS_PER_SHARD,
+    RowWriter,
+    add_rows,
+    preload,
+    rows_per_shard,
+)
 from oniris_core.vae.store import load_vae, save_vae
 from tests.conftest import Run, collect_params, start, tree
 
@@ -237,6 +245,46 @@ def test_rows_come_back_whatever_the_pieces(rows: int, tmp_path: Path) -> None:
         writer.append(piece)
     writer.close()
     assert np.array_equal(zarr.open_group(tmp_path / "z", mode="r")["x"][...], values)
+
+
+@pytest.mark.parametrize("row_bytes", [1, 192, 64 * 64 * 3, 720 * 1280 * 3, 2**40])
+@pytest.mark.parametrize("rows", [1, 200_000, 5_000_000, 80_000_000])
+def test_a_large_store_has_hundreds_of_files(rows: int, row_bytes: int) -> None:
+    """As many rows as there may be: shards are few, or as large as can be held while one is written."""
+    shard = rows_per_shard(rows, row_bytes)
+    assert shard % ROWS_PER_SHARD == 0
+    assert shard == ROWS_PER_SHARD or shard * row_bytes <= MOST_SHARD_BYTES
+    assert rows <= MOST_SHARDS * shard or (shard + ROWS_PER_SHARD) * row_bytes > MOST_SHARD_BYTES
+    if rows <= MOST_SHARDS * ROWS_PER_SHARD:
+        assert shard == ROWS_PER_SHARD  # the same bytes as ever
+
+
+def test_larger_shards_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oniris_core.data.rows.zarrs.MOST_SHARDS", 2)
+    values = np.arange(9000 * 2, dtype=np.int32).reshape(9000, 2)
+    array = add_rows(zarr.open_group(tmp_path / "z", mode="w-"), "x", values.shape, np.int32)
+    writer = RowWriter(array)
+    for piece in np.array_split(values, 1000):
+        writer.append(piece)
+    writer.close()
+    assert array.shards == (5 * ROWS_PER_SHARD, 2)
+    assert len([path for path in (tmp_path / "z/x/c").rglob("*") if path.is_file()]) == 2
+    assert np.array_equal(zarr.open_group(tmp_path / "z", mode="r")["x"][...], values)
+
+
+@pytest.mark.parametrize(
+    ("free", "ranks", "in_memory"),
+    [(4000, 1, True), (3999, 1, False), (8000, 2, True), (7999, 2, False), (None, 1, False)],
+)
+def test_what_fits_into_a_share_of_the_memory_is_read_at_once(
+    free: int | None, ranks: int, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oniris_core.data.rows.zarrs.PRELOAD_BYTES", 999)
+    monkeypatch.setattr("oniris_core.data.rows.zarrs.available_memory", lambda: free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    array = add_rows(zarr.open_group(tmp_path / "z", mode="w-"), "x", (1000,), np.uint8)
+    assert isinstance(preload(array, sampled=True), np.ndarray) == in_memory
+    assert not isinstance(preload(array, sampled=False), np.ndarray)
 
 
 def test_statistics_equal_those_of_the_whole() -> None:

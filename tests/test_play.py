@@ -215,6 +215,23 @@ def test_truth_is_the_simulator_under_the_same_actions() -> None:
     truth.close()
 
 
+def test_truth_that_has_ended_takes_no_more_room() -> None:
+    """A page may stay open for hours after the lander has crashed."""
+    starts = demo_starts()
+    truth, known = Truth(starts, False, C), 0
+    truth.begin(starts.starts[0], 4)
+    while not truth.ended:
+        truth.step(np.full(C, 0))
+    truth.step(np.full(C, 0))
+    known = len(truth.steps)
+    last = [truth.step(np.full(C, 2)) for _ in range(50)]
+    assert len(truth.steps) == known + 50
+    assert len({id(step) for step in truth.steps}) <= known
+    assert all(np.array_equal(frames, last[0]) for frames in last)
+    assert truth.reward == pytest.approx(sum(float(step.rewards.sum()) for step in truth.steps), rel=1e-6)
+    truth.close()
+
+
 def test_a_start_that_the_simulator_does_not_repeat_is_said() -> None:
     starts = demo_starts()
     start = starts.starts[0]

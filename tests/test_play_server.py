@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import string
+import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from oniris_core.common.errors import UserError
+from oniris_core.play import player
+from oniris_core.play.truth import Truth
 from oniris_core.play.web.server import Server, listen
 from tests.conftest import Run
 from tests.players import C, ToyStepper, demo_starts, house, page, served
@@ -373,6 +376,66 @@ def test_the_truth_follows_back_and_on(tmp_path: Path) -> None:
             await one.steps(1)
 
     live(test())
+
+
+def test_a_truth_that_has_ended_is_not_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the longer the older the dream is."""
+    begun = []
+    begin = Truth.begin
+    monkeypatch.setattr(Truth, "begin", lambda truth, *of: begun.append(of) or begin(truth, *of))
+
+    async def test() -> None:
+        async with served(house(tmp_path, no_truth=None)) as server, page(server) as one:
+            await one.begin()
+            header: dict[str, Any] = {"ended": False}
+            while not header["ended"]:
+                await one.say("step")
+                header, _ = await one.hear("truth")
+            end, shown = header["at"], []
+            for _ in range(6):
+                await one.say("step")
+                header, frames = await one.hear("truth")
+                shown.append((header["at"], frames, header["reward"]))
+            assert len(begun) == 1
+            await one.say("rewind", at=end + 3)
+            header, frames = await one.hear("truth")
+            assert (header["at"], frames, header["reward"]) == shown[2]
+            await one.say("step")
+            header, frames = await one.hear("truth")
+            assert (header["at"], frames, header["reward"]) == shown[3]
+            assert len(begun) == 1
+            await one.say("rewind", at=end - 1)  # before its end it is another one
+            header, _ = await one.hear("truth")
+            assert (header["at"], header["ended"], len(begun)) == (end - 1, False, 2)
+
+    live(test())
+
+
+def test_a_dream_goes_on_while_it_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The video of a long one takes minutes."""
+    written = threading.Event()
+    save = player.save
+    monkeypatch.setattr(player, "save", lambda *of: (written.wait(30), save(*of))[1])
+
+    async def test() -> None:
+        async with served(house(tmp_path)) as server, page(server) as one:
+            await one.begin()
+            await one.steps(2)
+            await one.say("save")
+            await one.steps(3)
+            await one.say("save")
+            said, _ = await one.hear("saved")
+            assert "still being written" in said["why"]
+            written.set()
+            said, _ = await one.hear("saved")
+            assert said["number"] == "0001"
+            with np.load(tmp_path / "dream/0001.npz") as file:  # as it was when it was asked for
+                assert len(file["image"]) == 17 + 2 * C
+
+    try:
+        live(test())
+    finally:
+        written.set()
 
 
 def test_one_line_for_a_port_that_is_taken_or_no_address() -> None:

@@ -113,12 +113,29 @@ class Beside:
             not n or self._played[-1] is dream.dreamt[n - 1].actions
         )  # fmt: skip
 
+    def _cut_back(self, dream: Session, truth: Truth) -> bool:
+        """After a way back: go on from where the dream parts from what was played, if the truth had ended before that.
+
+        Else it must be played again from the start, which takes the longer the older the dream is.
+        """
+        if self._of is not dream:
+            return False
+        known = min(len(self._played), dream.at)
+        while known and self._played[known - 1] is not dream.dreamt[known - 1].actions:
+            known -= 1
+        known = min(known, dream.at - 1)  # the last one is played again, so that the page hears of it
+        if known < 1 or truth.steps[known - 1].alive:
+            return False
+        for kept in (truth.steps, self._played, self._errors):
+            del kept[known:]
+        return True
+
     async def _once(self, dream: Session) -> bool:
         """Play the next latent frame; False where there is none."""
         if self._truth is None:
             self._truth = await self._in(lambda: Truth(self._house.starts, self._house.import_code, dream.group))
         truth = self._truth
-        if not self._is_beside(dream):
+        if not self._is_beside(dream) and not self._cut_back(dream, truth):
             self._of = None
             await self._in(lambda: truth.begin(dream.start, dream.latents))
             self._of, self._played, self._errors = dream, [], []

@@ -48,6 +48,7 @@ class Player:
         self._again: deque[np.ndarray] = deque()
         self._serial = 0
         self._beside = Beside(house, self._say)
+        self._saving: asyncio.Task[None] | None = None
         self._note = ""
 
     # What the page asks for.
@@ -129,6 +130,8 @@ class Player:
                 due = max(due + period, time.monotonic() - period)  # late by more than one: that time is lost
         finally:
             following.cancel()
+            if self._saving is not None:
+                self._saving.cancel()
             self._beside.close()
 
     async def _obey(self, wanted: say.Message) -> None:
@@ -158,9 +161,7 @@ class Player:
                 session.choose(wanted.row)
                 self._show(session, session.at)
             case say.Save() if session is not None:
-                await self._save(session)
-            case _:
-                pass
+                self._save(session)
 
     async def _restart(self, wanted: say.Restart) -> None:
         house = self._house
@@ -213,20 +214,26 @@ class Player:
         }  # fmt: skip
         self._say("frames", say.packed(header, frames))
 
-    async def _save(self, session: Session) -> None:
+    def _save(self, session: Session) -> None:
+        """Record what has been played by now, while the dream goes on: the video of a long one takes minutes."""
         house = self._house
         if len(house.recordings) >= 3 * SAVES:
-            self._say("saved", json.dumps({"t": "saved", "why": f"{SAVES} recordings are all that a server saves"}))
-            return
-        dreamt, truth = played(session), self._beside.played(session)
+            self._not_saved(f"{SAVES} recordings are all that a server saves")
+        elif self._saving is not None and not self._saving.done():
+            self._not_saved("the recording before is still being written")
+        else:
+            dreamt, truth, rate = played(session), self._beside.played(session), house.starts.frame_rate
+            self._saving = asyncio.create_task(self._write(lambda: save(house.folder, dreamt(), truth(), rate)))
 
-        def write() -> Saved:
-            return save(house.folder, dreamt(), truth(), house.starts.frame_rate)
+    def _not_saved(self, why: str) -> None:
+        self._say("saved", json.dumps({"t": "saved", "why": why}))
 
+    async def _write(self, write: Callable[[], Saved]) -> None:
+        house = self._house
         try:
             saved = await self._in(house.recorder, write)
         except OnirisError as error:
-            self._say("saved", json.dumps({"t": "saved", "why": str(error)}))
+            self._not_saved(str(error))
             return
         names = {kind: f"{kind}-{path.name}" for kind, path in saved.files.items()}
         house.recordings.update({names[kind]: path for kind, path in saved.files.items()})
@@ -234,13 +241,7 @@ class Player:
             kind: collect_command(house.folder, kind, house.spec, house.starts.frame_size, house.starts.frame_rate)
             for kind in saved.files if kind != "videos"
         }  # fmt: skip
-        about = {
-            "t": "saved",
-            "number": saved.number,
-            "files": names,
-            "commands": commands,
-        }
-        self._say("saved", json.dumps(about))
+        self._say("saved", json.dumps({"t": "saved", "number": saved.number, "files": names, "commands": commands}))
 
     # What the page is told.
 

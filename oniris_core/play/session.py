@@ -24,7 +24,7 @@ HISTORY = 4000
 _RECENT = 4  # the last moments are all kept: most rewinds are short
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dreamt:
     """One latent frame that was dreamt.
 

@@ -40,7 +40,8 @@ class Truth:
     """One player's true simulator.
 
     Attributes:
-        steps: what it did since the context.
+        steps: what it did since the context; where it has ended, the same step again and again.
+        reward: the sum of the rewards since then.
         ended: whether the episode has ended, by itself or by its limit of time.
     """
 
@@ -55,7 +56,7 @@ class Truth:
         if not self.env_id:
             raise UserError("the episodes were not recorded from a simulator")
         self.steps: list[TrueStep] = []
-        self.ended = False
+        self.reward, self.ended = 0.0, False
         self._env: gym.Env | None = self._make()
         try:
             self._skip = int(starts.record["params"]["frame_skip"])
@@ -77,7 +78,7 @@ class Truth:
         """
         self.close()  # some environments play differently once they have been played in
         self._env = self._make()
-        self.steps, self.ended = [], False
+        self.steps, self.reward, self.ended = [], 0.0, False
         self._env.reset(seed=start.seed)
         self._frame = self._screen()
         frames = [self._frame]
@@ -91,6 +92,9 @@ class Truth:
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """Play the actions [c, ...] of a latent frame; returns uint8 [c, H, W, 3]."""
+        if self.steps and self.ended and not self.steps[-1].alive:  # a page may stay open for hours after the end
+            self.steps.append(self.steps[-1])
+            return self.frames(-1)
         frames, rewards, alive = [], [], 0
         for action in actions:
             alive += not self.ended
@@ -98,6 +102,7 @@ class Truth:
             frames.append(frame)
             rewards.append(reward)
         played = np.stack(frames)
+        self.reward += float(np.array(rewards, np.float32).sum())
         self.steps.append(
             TrueStep(zlib.compress(played.tobytes(), 1), np.array(rewards, np.float32), alive, self._terminated)
         )
@@ -106,11 +111,6 @@ class Truth:
     def frames(self, number: int) -> np.ndarray:
         """The frames uint8 [c, H, W, 3] beside latent frame `number`, from 0."""
         return np.frombuffer(zlib.decompress(self.steps[number].frames), np.uint8).reshape(-1, *self._frame.shape)
-
-    @property
-    def reward(self) -> float:
-        """The sum of the rewards since the context."""
-        return float(sum(step.rewards.sum() for step in self.steps))
 
     def meanings(self) -> tuple[str, ...]:
         """What the environment calls the choices of its actions; empty where it says nothing."""

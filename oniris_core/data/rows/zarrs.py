@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,15 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
 from oniris_core.common.artefacts.files import open_artefact
 from oniris_core.common.artefacts.remote import Location, open_artefact_at, staged_at, trouble
 from oniris_core.common.errors import OnirisError, UserError
+from oniris_core.common.memory import available_memory
 
 ROWS_PER_CHUNK = 16
 ROWS_PER_SHARD = 1024
-PRELOAD_BYTES = 4 * 2**30
-"""Arrays up to this size are read into memory at once, which is over forty times faster to sample from."""
+MOST_SHARDS, MOST_SHARD_BYTES = 512, 2**28
+"""Shards of a store are as large as it takes to be so few, but not larger: several times that is held while one is written."""
+PRELOAD_BYTES, PRELOAD_SHARE = 4 * 2**30, 0.25
+"""Arrays up to this size are read into memory at once, which is over forty times faster to sample from; by a training also
+those up to this share of the memory there is, which its processes have in common."""
 
 
 @contextlib.contextmanager
@@ -44,10 +49,22 @@ async def _all_done() -> None:
 
 def add_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> zarr.Array:
     """An array of large rows along time, in shards of chunks."""
+    shard = rows_per_shard(shape[0], int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
     return group.create_array(
-        name, shape=shape, dtype=dtype, chunks=(ROWS_PER_CHUNK, *shape[1:]), shards=(ROWS_PER_SHARD, *shape[1:]),
+        name, shape=shape, dtype=dtype, chunks=(ROWS_PER_CHUNK, *shape[1:]), shards=(shard, *shape[1:]),
         compressors=ZstdCodec(level=3, checksum=True), fill_value=0, config={"write_empty_chunks": True},
     )  # fmt: skip
+
+
+def rows_per_shard(rows: int, row_bytes: int) -> int:
+    """Rows of a shard: a multiple of `ROWS_PER_SHARD`, so large that there are few, as far as their size allows.
+
+    Args:
+        rows: of the array.
+        row_bytes: of one row.
+    """
+    wanted, most = -(-rows // (MOST_SHARDS * ROWS_PER_SHARD)), MOST_SHARD_BYTES // max(row_bytes * ROWS_PER_SHARD, 1)
+    return ROWS_PER_SHARD * max(min(wanted, most), 1)
 
 
 def add_small(group: zarr.Group, name: str, values: np.ndarray) -> None:
@@ -77,12 +94,15 @@ class RowWriter:
     """Appends rows to an array of known length and writes whole shards only."""
 
     def __init__(self, array: zarr.Array):
-        self._array, self._pending, self._written = array, list[np.ndarray](), 0
+        assert array.shards is not None
+        self._array, self._shard = array, int(array.shards[0])
+        self._pending, self._waiting, self._written = list[np.ndarray](), 0, 0
 
     def append(self, rows: np.ndarray) -> None:
         """Take rows [n, ...]; whatever fills a shard is written."""
         self._pending.append(rows)
-        if sum(map(len, self._pending)) >= ROWS_PER_SHARD:
+        self._waiting += len(rows)
+        if self._waiting >= self._shard:
             self._flush(whole_shards_only=True)
 
     def close(self) -> None:
@@ -92,10 +112,10 @@ class RowWriter:
 
     def _flush(self, whole_shards_only: bool) -> None:
         rows = np.concatenate(self._pending) if self._pending else np.zeros((0, *self._array.shape[1:]))
-        count = len(rows) // ROWS_PER_SHARD * ROWS_PER_SHARD if whole_shards_only else len(rows)
+        count = len(rows) // self._shard * self._shard if whole_shards_only else len(rows)
         if count:
             self._array[self._written : self._written + count] = rows[:count]
-        self._written += count
+        self._written, self._waiting = self._written + count, len(rows) - count
         self._pending = [rows[count:]] if count < len(rows) else []
 
 
@@ -187,6 +207,12 @@ def read(group: zarr.Group, name: str) -> np.ndarray:
     return np.asarray(array(group, name)[...])
 
 
-def preload(array: zarr.Array) -> Any:
-    """The array in memory if it is small enough, else as it is on the disk; both are read by slicing."""
-    return array[...] if array.nbytes <= PRELOAD_BYTES else Rows(array)
+def preload(array: zarr.Array, sampled: bool) -> Any:
+    """The array in memory if it is small enough, else as it is on the disk; both are read by slicing.
+
+    Args:
+        array: of rows.
+        sampled: whether a training will draw from it for a long time, so that it is worth more memory and a longer wait.
+    """
+    share = PRELOAD_SHARE * (available_memory() or 0) / int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if sampled else 0
+    return array[...] if array.nbytes <= max(PRELOAD_BYTES, share) else Rows(array)
