@@ -11,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from oniris_core.common.errors import OnirisError
+from oniris_core.common.process import launch_variables
 
 
 def is_rank() -> bool:
@@ -32,6 +33,7 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> int:
     # What they would report of a failure, the process that failed has said in one line; and that in some steps no
     # parameter is left out, as DistributedDataParallel would remark, is as it should be.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ |= launch_variables()
     os.environ["ONIRIS_ANNOUNCED"] = "1"  # they need not say again which options differ from params.yaml
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
