@@ -73,7 +73,7 @@ class Campaign:
         only = None if number % WHOLE_EVERY == WHOLE_EVERY - 1 else draw.choices(names, lengths)[0]
         victims = ("dvc", "stage", "rank")[: 1 + ranks]
         kinds = [victims[(number // 3 + i) % len(victims)] for i in range(PIPELINE_KILLS)]
-        expected = {"spans": spans(found["spans"], only), "made": found["made"]}
+        expected = {**found, "spans": spans(found["spans"], only)}
         return Case(f"pipelines of {ranks}", Pipeline(folder, ranks, like, only), expected, kinds)
 
     def _undisturbed_pipeline(self, ranks: int) -> tuple[Path, dict[str, Any]]:

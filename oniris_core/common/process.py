@@ -89,6 +89,13 @@ class StopRequest:
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While inside, a signal stops the run where it arrives: for what is made again from its beginning anyway."""
+        self.raise_if_set()
+        with stopped_at_once():
+            yield
+
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
