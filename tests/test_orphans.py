@@ -1,6 +1,8 @@
 """Nothing outlives what has started it, from its first moment on; and the kill campaign says who did."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks.kills import processes
 from benchmarks.kills.processes import MARK, aftermath, marked
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Run, tree
 from tests.zygote import linux_only
 
 STAGE = f"{sys.executable} -m stages.preset tiny"
@@ -67,3 +69,31 @@ def test_who_outlives_a_kill_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         assert found.starved
         assert len(found.survivors) == 1
     assert aftermath(tmp_path, grace=0.0).survivors == []
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    ("stage", "last"),
+    [
+        ("train_vae", "training.fit.watch.report.write_training_report"),
+        ("encode", "encoding.report.write_latent_report"),
+        ("train", "training.fit.watch.report.write_training_report"),
+        ("render", "evaluation.report.renders.write_results"),
+    ],
+)
+def test_what_keeps_nothing_stops_where_the_signal_arrives(
+    stage: str, last: str, pipeline: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of a stage is computed again by the next run: whoever stops it, or has killed its dvc, need not wait for it."""
+
+    def work(*_: object, **__: object) -> None:
+        with contextlib.suppress(Exception):  # as the code of others has it
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("it goes on")
+        raise AssertionError("the stop was taken for trouble")
+
+    before = tree(pipeline / "models"), tree(pipeline / "renders")
+    monkeypatch.setattr(f"oniris_core.{last}", work)
+    result = run(pipeline, stage, "--threads", "1")
+    assert result.exit_code == 143, result.output
+    assert (tree(pipeline / "models"), tree(pipeline / "renders")) == before

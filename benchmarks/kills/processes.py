@@ -14,7 +14,7 @@ GRACE_S = 2.0
 """After which nothing of a killed run may be alive."""
 PATIENCE_S = 900.0
 """After which a run counts as stuck."""
-LOOK_S = 0.05
+LOOK_S = 0.1
 """From one look at processes to the next."""
 
 

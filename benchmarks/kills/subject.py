@@ -125,7 +125,7 @@ def digest(data: bytes) -> str:
 
 
 def measure(subject: Subject) -> dict[str, Any]:
-    """Run it undisturbed: what it makes (`made`), what is left where temporary files are (`litter`), and the `spans` of its victims.
+    """Run it undisturbed: what it makes (`made`), temporary files that stay (`litter`), and the `spans` of its victims.
 
     Raises:
         RuntimeError: it cannot be completed, or leaves something.
