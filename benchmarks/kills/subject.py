@@ -115,8 +115,9 @@ class Subject:
         return sorted(str(path.relative_to(self.folder)) for path in left)
 
     def litter(self) -> list[str]:
-        """Temporary files that are still there."""
-        return sorted(path.name for path in self.temporary.iterdir()) if self.temporary.is_dir() else []
+        """Temporary files that are still there, their names without what is drawn for each."""
+        found = self.temporary.iterdir() if self.temporary.is_dir() else []
+        return sorted({path.name.partition("_")[0] for path in found})
 
 
 def digest(data: bytes) -> str:
@@ -207,7 +208,7 @@ def disturb(subject: Subject, expected: dict[str, Any], kinds: Sequence[str], dr
             tell(f"{name} is {'different' if name in made and name in wanted else 'missing or too many'}")
         for name in subject.strays():
             tell(f"{name} was left")
-    litter = {*subject.litter()} - {*expected["litter"]}  # torch leaves a folder always
+    litter = {*subject.litter()} - {*expected["litter"]}  # torch leaves folders always
     counts["litter"] += len(litter)
     for name in litter:
         tell(f"{name} was left in the folder for temporary files")
