@@ -1,177 +1,177 @@
-"""Nothing lost: the tiny pipeline under `dvc repro`, killed again and again at random moments, against undisturbed runs.
+"""Nothing lost: the tiny pipeline and the programs around it, killed again and again, against undisturbed runs.
 
     python -m benchmarks.kill_campaign --kills 300
 
-Each pipeline is a throw-away clone. SIGKILL hits dvc, the stage it runs, or one of the processes of a training, by
-turns; the same command is given again until the pipeline is complete. Every third pipeline trains its world model in two
-processes and is compared with an undisturbed run that does so too. Only Linux has what is looked at here.
+SIGKILL hits dvc, the stage it runs, or one of the two processes in which every third pipeline trains, at random moments; and,
+after every third pipeline, one of the programs outside of it, by turns. The same command is given again until it has come to
+its end. Ctrl-C stops the campaign; the same command goes on. Only Linux has what is looked at here.
 """
 
-import json
+import os
 import random
-import subprocess
+import signal
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import psutil
 import typer
-from ruamel.yaml import YAML
 
 from benchmarks.harness import print_table
-from tests.conftest import tree
-from tests.project import Project
-from tests.test_pipeline import processes_in
+from benchmarks.kills.pipelines import STAGES, TRAININGS, Pipeline, spans
+from benchmarks.kills.processes import marked
+from benchmarks.kills.programs import Environment, Export, Gpu, Play, Policy, Program
+from benchmarks.kills.state import State, take_up
+from benchmarks.kills.subject import Subject, disturb, measure
+from oniris_core.common.errors import OnirisError, UserError
+from oniris_core.common.process import exclusive
 
-VICTIMS = "dvc", "stage", "rank"
-MADE = "data", "models", "reports", "renders"
-GRACE_S = 2.0
-"""After which nothing of a killed run may be alive."""
-RANKS_SHARE = 0.25
-"""Of the time of a pipeline, that in which it trains in several processes, roughly."""
-PATIENCE_S = 900.0
-"""After which a run counts as stuck."""
+PIPELINES = 3
+"""In a row, then a program."""
+PIPELINE_KILLS, PROGRAM_KILLS = 2, 3
+"""Of one pipeline, and of one program, at most: 300 kills are in over 100 pipelines."""
+WHOLE_EVERY = 10
+"""Of so many pipelines one is run from nothing; in the others one stage is."""
+STATE = Path(tempfile.gettempdir()) / "oniris_kills"
+COUNTED = "completed", "different", "stuck", "orphans", "starved", "strays", "broken", "litter", "healed"
+WRONG = "different", "stuck", "orphans", "strays", "broken"
 
 
-class Pipeline:
-    """One clone, its runs, and what went wrong in them (`counts`)."""
+@dataclass
+class Case:
+    """A subject, in which row of the table it counts, what is expected of it, and whom to kill, one after another."""
 
-    def __init__(self, folder: Path, ranks: int, counts: Counter[str]):
-        folder.mkdir()
-        self.project, self.ranks, self.counts, self.log = Project(folder), ranks, counts, folder.with_suffix(".log")
-        yaml, file = YAML(), folder / "params.yaml"
-        params = yaml.load(file)
-        params["fit"]["processes"], params["common"]["threads"] = ranks, 1
-        yaml.dump(params, file)
+    row: str
+    subject: Subject
+    expected: dict[str, Any]
+    kinds: Sequence[str]
 
-    def start(self) -> psutil.Popen:
-        with self.log.open("w") as log:
-            return psutil.Popen(["dvc", "repro"], cwd=self.project.folder, env=self.project.environment(),
-                                stdout=log, stderr=subprocess.STDOUT)  # fmt: skip
 
-    def victim(self, dvc: psutil.Popen, kind: str) -> psutil.Process | None:
-        """The process to kill, if there is one of this kind at this moment."""
-        if kind == "dvc":
-            return dvc
-        stages = [p for p in dvc.children(recursive=True) if any(part.startswith("stages.") for part in p.cmdline())]
-        ranks = [p for p in stages if p.parent() in stages]
-        return next(iter([p for p in stages if p not in ranks] if kind == "stage" else ranks[::-1]), None)
+class Campaign:
+    """What comes next; undisturbed runs are made when they are needed first, and stay in `folder`."""
 
-    def killed(self, kind: str, after: float) -> bool:
-        """Run, and kill a victim `after` seconds after the first of its kind came; False if the run ended before."""
-        dvc, first, hit = self.start(), 0.0, False
-        while not hit and dvc.poll() is None:
-            time.sleep(0.01)
-            try:
-                if victim := self.victim(dvc, kind):
-                    first = first or time.monotonic()
-                    if time.monotonic() - first >= after:
-                        victim.kill()
-                        hit = True
-            except psutil.Error:  # it has just ended
-                continue
-        return self.ended(dvc) != 0 and hit
+    def __init__(self, folder: Path, state: State):
+        self.folder, self.state = folder, state
 
-    def ended(self, dvc: psutil.Popen) -> int:
-        """The exit code of dvc, after nothing of its run is left; 1 if that never came."""
+    def case(self, number: int, draw: random.Random) -> Case:
+        """The one of this number, in a folder that is to be made."""
+        turn, place = divmod(number, PIPELINES + 1)
+        folder = self.folder / f"case_{number}"
+        if place == PIPELINES:
+            return self._program(turn, folder)
+        return self._pipeline(turn * PIPELINES + place, folder, draw)
+
+    def _pipeline(self, number: int, folder: Path, draw: random.Random) -> Case:
+        ranks = 2 if number % 3 == 2 else 1
+        like, found = self._undisturbed_pipeline(ranks)
+        names = TRAININGS if ranks > 1 else STAGES  # the others are the same in either
+        lengths = [found["spans"][f"stage of {name}"][1] - found["spans"][f"stage of {name}"][0] for name in names]
+        only = None if number % WHOLE_EVERY == WHOLE_EVERY - 1 else draw.choices(names, lengths)[0]
+        victims = ("dvc", "stage", "rank")[: 1 + ranks]
+        kinds = [victims[(number // 3 + i) % len(victims)] for i in range(PIPELINE_KILLS)]
+        expected = {**found, "spans": spans(found["spans"], only)}
+        return Case(f"pipelines of {ranks}", Pipeline(folder, ranks, like, only), expected, kinds)
+
+    def _undisturbed_pipeline(self, ranks: int) -> tuple[Path, dict[str, Any]]:
+        like = self.folder / f"pipeline_{ranks}"
+        before = self._undisturbed_pipeline(1)[0] if ranks > 1 else None
+        return like, self._undisturbed(Pipeline(like, ranks, before))
+
+    def _program(self, number: int, folder: Path) -> Case:
+        like, _ = self._undisturbed_pipeline(1)
+        makers: list[Callable[[Path], Program]] = [
+            lambda at: Policy(at, like), lambda at: Export(at, like, self._runtime()), lambda at: Play(at, like),
+            lambda at: Environment(at, like), lambda at: Gpu(at, like),
+        ]  # fmt: skip
+        make = makers[number % len(makers)]
+        subject = make(folder)
+        expected = self._undisturbed(make(self.folder / f"undisturbed_{subject.name}"))
+        return Case(subject.name, subject, expected, [subject.name] * PROGRAM_KILLS)
+
+    def _runtime(self) -> Path | None:
+        """onnxruntime-web as npm brings it, once; None where it cannot be had."""
+        from oniris_core.export.runtime import PACKAGE, VERSION, fetch
+
+        file = self.folder / f"{PACKAGE}-{VERSION}.tgz"
         try:
-            code = int(dvc.wait(PATIENCE_S))
-        except psutil.TimeoutExpired:
-            dvc.kill()
-            code = 1
-            self.counts["stuck"] += 1
-        time.sleep(GRACE_S)
-        self.counts["orphans"] += len(processes_in(self.project.folder))
-        deadline = time.monotonic() + PATIENCE_S
-        while processes_in(self.project.folder) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        self.heal()
-        return code
+            return file if file.is_file() else fetch(self.folder)
+        except (UserError, OnirisError) as error:
+            print(f"exports are made without a page: {error}")
+            return None
 
-    def heal(self) -> None:
-        """What README says of dvc's own lock."""
-        lock = self.project.folder / ".dvc/tmp/rwlock"
-        try:
-            json.loads(lock.read_text() if lock.exists() else "{}")
-        except ValueError:
-            lock.unlink()
-            self.counts["locks"] += 1
+    def _undisturbed(self, subject: Subject) -> dict[str, Any]:
+        name, expected = subject.folder.name, self.state.expected
+        if name not in expected:
+            print(f"{name} ...", flush=True)
+            subject.prepare()
+            expected[name] = measure(subject)
+            self.state.save(self.folder)
+        return dict(expected[name])
 
-    def made(self) -> dict[str, object]:
-        """The bytes of all artefacts; of reports without the seconds they hold, and so without their digests."""
-        found: dict[str, object] = {}
-        for name, data in tree(self.project.folder).items():
-            if name.startswith(tuple(f"{top}/" for top in MADE)) and ".git" not in name:
-                found[name] = data
-                if name.startswith("reports/") and name.endswith("manifest.json"):
-                    del found[name]
-                elif name.startswith("reports/") and name.endswith("metrics.json"):
-                    found[name] = {k: v for k, v in json.loads(data).items() if not k.startswith("seconds")}
-        return found
 
-    def strays(self) -> list[str]:
-        """What a complete pipeline should not have left."""
-        left = [p for p in self.project.folder.rglob("*") if p.suffix in (".partial", ".replaced", ".removed")]
-        left += [p for p in (self.project.folder / "runs").rglob("*") if p.is_file() and p.name != "lock"]
-        return [str(p.relative_to(self.project.folder)) for p in left if ".dvc" not in p.parts]
+def report(state: State) -> bool:
+    """Print the table; whether all is as promised."""
+    total = sum(state.counts.values(), Counter[str]())
+    print(
+        f"\n{state.kills} kills in {state.seconds / 3600:.1f} hours, {state.seconds / max(state.kills, 1):.0f} s each\n"
+    )
+    rows = [
+        [name, *(str(counts[of]) for of in ("cases", "kills", *COUNTED))]
+        for name, counts in sorted(state.counts.items())
+    ]
+    print_table(["", "cases", "kills", *COUNTED], rows)
+    victims = ", ".join(f"{total[kind]} {kind}" for kind in ("dvc", "stage", "rank") if total[kind])
+    stages = ", ".join(f"{total[f'in {name}']} in {name}" for name in (*STAGES, "all") if total[f"in {name}"])
+    print(f"\nIn pipelines: {victims}; {stages}")
+    return not any(total[name] for name in WRONG)
 
 
 def main(
     kills: Annotated[int, typer.Option(help="how often to kill, in all")] = 300,
-    kills_each: Annotated[int, typer.Option(help="how often to kill one pipeline at most")] = 10,
     seed: Annotated[int, typer.Option(help="of the moments and victims")] = 0,
+    state: Annotated[
+        Path, typer.Option(help="the folder in which the campaign is kept, so that the same command goes on")
+    ] = STATE,
 ) -> None:
-    """Count what random kills of a pipeline's processes change in what it makes: nothing."""
-    draw, rows = random.Random(seed), {1: Counter[str](), 2: Counter[str]()}
-    undisturbed: dict[int, tuple[float, dict[str, object]]] = {}
-    done = number = 0
-    with tempfile.TemporaryDirectory(prefix="kill_campaign_") as root:
-
-        def pipeline(name: str, ranks: int) -> Pipeline:
-            return Pipeline(Path(root) / name, ranks, rows[ranks])
-
-        def complete(run: Pipeline) -> bool:
-            code = run.ended(run.start())
-            if code:
-                print(f"{run.project.folder.name} cannot be completed: {run.log.read_text()[-2000:]}")
-            return not code
-
-        while done < kills:
-            ranks = 2 if number % 3 == 2 or (number == 1 and kills < 3 * kills_each) else 1
-            counts = rows[ranks]
-            if ranks not in undisturbed:
-                reference, start = pipeline(f"undisturbed_{ranks}", ranks), time.monotonic()
-                if not complete(reference):
-                    raise typer.Exit(1)
-                undisturbed[ranks] = time.monotonic() - start - GRACE_S, reference.made()
-            length, expected = undisturbed[ranks]
-            run, hits, going = pipeline(f"pipeline_{number}", ranks), 0, True
-            while going and done < kills and hits < kills_each:
-                kind = VICTIMS[done % (1 + ranks)]
-                if going := run.killed(kind, draw.uniform(0, length * (RANKS_SHARE if kind == "rank" else 1))):
-                    counts[kind] += 1
-                    hits, done = hits + 1, done + 1
-                    print(f"kill {done} of {kills}: {kind}, pipeline {number}", flush=True)
-            number += 1
-            counts["pipelines"] += 1
-            if not complete(run):
-                counts["stuck"] += 1
-                continue
-            counts["completed"] += 1
-            made = run.made()
-            different = sorted(name for name in made | expected if made.get(name) != expected.get(name))
-            strays = run.strays()
-            counts["different"] += bool(different)
-            counts["strays"] += len(strays)
-            for name in (*different, *strays):
-                print(f"pipeline {number - 1}: {name} should not be so")
-    names = ["pipelines", *VICTIMS, "completed", "different", "stuck", "orphans", "strays", "locks"]
-    print(f"\n{done} kills, by victim; what they did to pipelines of one and of two processes\n")
-    lines = [[str(ranks), *(str(counts[name]) for name in names)] for ranks, counts in rows.items()]
-    print_table(["processes", *names], lines)
-    if any(counts[name] for counts in rows.values() for name in ("different", "stuck", "orphans", "strays")):
+    """Count what random kills change in what pipelines and programs make: nothing."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder, working = state.resolve(), Path()
+    try:
+        with exclusive(folder, f"a campaign in {folder}"):
+            found = take_up(folder, seed)
+            campaign = Campaign(folder, found)
+            while found.kills < kills:
+                begun, number = time.monotonic(), found.cases
+                draw = random.Random(f"{seed}/{number}")
+                case = campaign.case(number, draw)
+                working, told = case.subject.folder, list[str]()
+                counts = disturb(case.subject, case.expected, case.kinds[: kills - found.kills], draw, told.append)
+                if isinstance(case.subject, Pipeline):
+                    counts[f"in {case.subject.only or 'all'}"] += counts["kills"]
+                found.counts.setdefault(case.row, Counter()).update(counts)
+                found.told += [f"case {number}, {case.row}: {line}" for line in told]
+                found.cases, found.seconds = number + 1, found.seconds + time.monotonic() - begun
+                found.save(folder)
+                for line in told:
+                    print(f"  {line}")
+                took = time.monotonic() - begun
+                print(f"{found.kills} of {kills} kills: case {number}, {case.row}, {took:.0f} s", flush=True)
+                if not any(counts[name] for name in WRONG):
+                    case.subject.remove()
+            right = report(found)
+    except UserError as error:
+        print(f"oniris: error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        for pid in marked(working):
+            os.kill(pid, signal.SIGKILL)
+        print(f"stopped after {found.kills} kills; the same command goes on from here")
+        raise typer.Exit(130) from None
+    if not right:
         raise typer.Exit(1)
 
 

@@ -68,7 +68,12 @@ def app(
         },
     }
 
-    with workspace("encode", out), stop_requests() as stop, meter("encode: episodes", len(counts)) as progress:
+    with (
+        workspace("encode", out),
+        stop_requests() as stop,
+        stop.at_once(),
+        meter("encode: episodes", len(counts)) as progress,
+    ):
 
         def encoded() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
             for batch in np.array_split(np.arange(len(counts)), -(-len(counts) // at_once)):

@@ -12,6 +12,9 @@ from oniris_core.sampling.params import RenderParams
 STARTS = 8
 """Episodes that dreams can begin from, or as many as there are."""
 
+PAGE = b"<!doctype html>"
+"""What a page begins with."""
+
 
 @stage("render", RenderParams, in_pipeline=False)
 def app(
@@ -44,11 +47,13 @@ def app(
     for module in ("onnx", "onnxscript", "onnxruntime"):
         optional(module, "export", "the stage export")
     rendering = settings.own
-    for option, path in (("--out", out), ("--html", html)):
+    # The page comes first, so a killed run may have left it without the folder: it is compared when it has been made again.
+    left = html is not None and html.is_file() and html.open("rb").read(len(PAGE)) == PAGE
+    for option, path in (("--out", out), ("--html", None if left else html)):
         if path is not None and path.exists():
             raise UserError(f"{option} {path} exists: remove it or choose another path")
-    for path in (out, *([html] if html else [])):
-        refuse_unwritable(path)
+        if path is not None:
+            refuse_unwritable(path)
     if runtime is not None and not html:
         raise UserError("--runtime is of the page: say --html too")
     open_artefact(vae, "vae", made_by="train_vae")
@@ -61,6 +66,8 @@ def app(
     web = read_runtime(runtime) if html else None
     # From here on torch is needed; all that can be refused without it has been.
     from oniris_core.common.devices import pick_device
+    from oniris_core.export.description import Description
+    from oniris_core.export.page import write_page
     from oniris_core.export.store import write_export
     from oniris_core.sampling.autoregressive import Sampler
     from oniris_core.vae.codec import Codec
@@ -69,16 +76,18 @@ def app(
 
     pick_device("cpu", settings.common.threads)
     model, codec = load_world(world, rendering.ema_width), Codec(*load_vae(vae))
+
+    def beside(folder: Path, about: Description) -> None:
+        if html and web:
+            write_page(html, folder, about, codec, model, web)
+
     about = write_export(
         out, model, codec, Sampler.of(rendering), found, rendering.context_latents, identity=artefact.identity, half=half,
-        named_starts=str(starts), tell=lambda part: say(f"{part}.onnx ..."),
+        named_starts=str(starts), tell=lambda part: say(f"{part}.onnx ..."), beside=beside,
     )  # fmt: skip
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out}: {len(about.parts)} graphs, {size / 1e6:.1f} MB; python {out / 'driver.py'} dreams with them")
-    if html and web:
-        from oniris_core.export.page import write_page
-
-        write_page(html, out, about, codec, model, web)
+    if html:
         say(f"{html}: {html.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

@@ -74,7 +74,7 @@ def app(
             f"than the context of {chosen.context} frames are continued"
         )
 
-    with workspace("render", out), stop_requests() as stop:
+    with workspace("render", out), stop_requests() as stop, stop.at_once():
         seed, shown = settings.common.seed, list[Meter]()
 
         def tick(count: int) -> None:

@@ -100,20 +100,21 @@ def app(
         )  # fmt: skip
         if folder is None:
             return
-        averages = {ema.width: ema.model for ema in trainer.state.emas}
-        denoiser = trainer.state.emas[0].model
-        assert isinstance(denoiser, Denoiser)
-        metrics = teacher_forced_errors(denoiser, held_out, seed, device)
-        tables = {
-            "loss_by_sigma": loss_by_sigma(trainer.expected), "loss_by_position": loss_by_position(trainer.expected)
-        }  # fmt: skip
-        pictures = {"loss_by_sigma": loss_figure(trainer.expected), "dashboard": draw(trainer.state)}
-        counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
-        write_training_report(report, {**metrics, **counts}, history, pictures, tables)
-        save_world(
-            out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record,
-            steps=trainer.state.step, snapshots=trainer.snapshots, kept=folder / "snapshots",
-        )  # fmt: skip
+        with around.stop.at_once():
+            averages = {ema.width: ema.model for ema in trainer.state.emas}
+            denoiser = trainer.state.emas[0].model
+            assert isinstance(denoiser, Denoiser)
+            metrics = teacher_forced_errors(denoiser, held_out, seed, device)
+            tables = {
+                "loss_by_sigma": loss_by_sigma(trainer.expected), "loss_by_position": loss_by_position(trainer.expected)
+            }  # fmt: skip
+            pictures = {"loss_by_sigma": loss_figure(trainer.expected), "dashboard": draw(trainer.state)}
+            counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
+            write_training_report(report, {**metrics, **counts}, history, pictures, tables)
+            save_world(
+                out, averages, config, store.mean, store.std, store.action_spec, store.vae_identity, record,
+                steps=trainer.state.step, snapshots=trainer.snapshots, kept=folder / "snapshots",
+            )  # fmt: skip
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 
 

@@ -96,21 +96,22 @@ def app(
         )  # fmt: skip
         if folder is None:
             return
-        vae = trainer.state.emas[0].model
-        assert isinstance(vae, Vae)
-        shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(EVAL_CLIPS)]
-        env_id = store.attributes.get("env_id")  # recordings have none
-        kept = fidelity(shown, probe_for(env_id) if env_id else None)
-        metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}
-        counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
-        pictures: dict[str, np.ndarray | Figure] = {
-            "strips": strips(shown[:3]),
-            "latents": latent_histograms(shown),
-            "fidelity": fidelity_figure(kept, config.group),
-            "dashboard": draw(trainer.state),
-        }
-        write_training_report(report, {**metrics, **counts}, history, pictures)
-        save_vae(out, vae, record)
+        with around.stop.at_once():
+            vae = trainer.state.emas[0].model
+            assert isinstance(vae, Vae)
+            shown = [reconstruct(vae, held_out, int(clip), device) for clip in held_out.index.spread(EVAL_CLIPS)]
+            env_id = store.attributes.get("env_id")  # recordings have none
+            kept = fidelity(shown, probe_for(env_id) if env_id else None)
+            metrics = {**reconstruction_metrics(kept, config.group), "compression": config.compression}
+            counts = {"skipped_steps": trainer.state.skipped, **spent(history)}
+            pictures: dict[str, np.ndarray | Figure] = {
+                "strips": strips(shown[:3]),
+                "latents": latent_histograms(shown),
+                "fidelity": fidelity_figure(kept, config.group),
+                "dashboard": draw(trainer.state),
+            }
+            write_training_report(report, {**metrics, **counts}, history, pictures)
+            save_vae(out, vae, record)
     say(f"{out}: " + ", ".join(f"{name} {value:g}" for name, value in metrics.items()) + f"; see {report}")
 
 

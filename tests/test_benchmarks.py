@@ -1,13 +1,11 @@
 """Each benchmark runs at the smallest size and prints its table; what it counts, not what it times, is checked."""
 
 import asyncio
-import os
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import typer
@@ -17,7 +15,6 @@ from benchmarks import (
     collection_speed,
     conditioning_cost,
     environment_speed,
-    kill_campaign,
     recording_speed,
     rollout_cost,
     training_cost,
@@ -126,49 +123,6 @@ def test_conditioning_cost(params_only: Path, tmp_path: Path) -> None:
     assert mflop[8, "frame stacking"] == mflop[2, "frame stacking"]
     assert mflop[8, "two streams"] < 1.5 * mflop[2, "two streams"]
     assert mflop[8, "cross-attention"] > 2.5 * mflop[2, "cross-attention"]
-
-
-class Bystander:
-    """Stands for a clone and its dvc: after a while it makes a file, other bytes if it was begun before and `forgets`."""
-
-    def __init__(self, folder: Path, forgets: bool):
-        self.folder, self.forgets, made = folder, forgets, folder / "models/x"
-        made.parent.mkdir()
-        (folder / "params.yaml").write_text("common: {threads: 0}\nfit: {processes: 0}\n")
-        self.script = (
-            "import sys, time; from pathlib import Path; Path('x.partial').touch(); time.sleep(0.4)\n"
-            f"Path({str(made)!r}).write_text(sys.argv[1]); Path('x.partial').unlink()"
-        )
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes as on Linux")
-@pytest.mark.parametrize("forgets", [False, True])
-def test_kill_campaign(forgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On something quicker than the pipeline; what it does to that is tested by itself."""
-
-    def start(self: kill_campaign.Pipeline) -> psutil.Popen:
-        begun = self.project.folder / "begun"
-        again = begun.exists() and self.project.forgets
-        begun.touch()
-        return psutil.Popen([sys.executable, "-c", self.project.script, str(again)], cwd=self.project.folder)
-
-    monkeypatch.setattr(kill_campaign, "Project", lambda folder: Bystander(folder, forgets))
-    monkeypatch.setattr(kill_campaign.Pipeline, "start", start)
-    monkeypatch.setattr(kill_campaign.Pipeline, "victim", lambda self, dvc, kind: dvc)
-    monkeypatch.setattr(kill_campaign, "GRACE_S", 0.1)
-    app = typer.Typer()
-    app.command()(kill_campaign.main)
-    result = CliRunner().invoke(app, ["--kills", "2", "--kills-each", "1"])
-    assert result.exit_code == int(forgets), result.output
-    rows = [re.findall(r"[^| ]+", line) for line in result.output.splitlines() if line.startswith("|")]
-    counts = {name: int(rows[2][i]) + int(rows[3][i]) for i, name in enumerate(rows[0])}
-    assert counts["dvc"] + counts["stage"] + counts["rank"] == 2
-    assert counts["pipelines"] == counts["completed"] >= 2  # a run may come to its end before it is killed
-    assert counts["different"] == counts["pipelines"] * forgets  # each is begun at least twice
-    assert counts["stuck"] == counts["orphans"] == counts["strays"] == 0
 
 
 def columns(output: str) -> list[dict[str, str]]:

@@ -114,7 +114,12 @@ def test_ranks_and_parts_share_the_clips_of_a_step(world: int, accumulate: int) 
 
 
 @pytest.mark.pipeline
-def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(pipeline: Path) -> None:
+def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     options = ("--steps", "400", "--batch", "4", "--processes", "2", "--threads", "1", "--checkpoint-every", "5")
     with start(pipeline, "train", *options) as process:
         while not (found := list(pipeline.glob("runs/train/*/*/step_*.json"))):
@@ -129,6 +134,7 @@ def test_a_killed_process_ends_the_training_and_the_rerun_goes_on(pipeline: Path
     assert any("the same command goes on" in line for line in errors), said
     assert "Traceback" not in said
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert not list(temporary.glob("torchelastic*"))
     assert found
     with start(pipeline, "train", *options[2:], "--steps", "400", "--processes", "1") as process:
         assert process.stderr is not None

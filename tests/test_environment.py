@@ -191,6 +191,13 @@ def test_dreams_begin_early_or_anywhere_after_a_past_of_the_same_length() -> Non
         np.testing.assert_allclose(anywhere.moment.world.clean[row, -2:], z[0, -2:], atol=1e-5)
 
 
+def test_frames_after_the_last_whole_group_begin_no_dream() -> None:
+    whole, more = (dreamt(2, starts=starts(rows), begin="anywhere") for rows in (13, 15))
+    with one_thread():
+        for envs in (whole, more):
+            assert set(envs.reset(seed=0)[1]["frame"]) <= {C, 2 * C, 3 * C}
+
+
 def test_pixels_and_latents_are_seen_of_the_same_dreams() -> None:
     """Whoever sees latents alone needs no decoder; the dreams are the same."""
     seen, unseen = dreamt(2, observations="latents", render_mode="rgb_array"), dreamt(2, observations="latents")

@@ -29,7 +29,7 @@ from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import dpm_solver
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import load_world
-from tests.conftest import Run, run_stage
+from tests.conftest import Run, one_thread, run_stage
 from tests.exports import ONE_LEVEL, TorchDream, sampler_of, save_small
 from tests.project import write_defaults
 from tests.test_cli import one_error
@@ -207,6 +207,32 @@ def test_bad_input(
     before = sorted(tmp_path.iterdir())
     one_error(run(tmp_path, "export", *OURS, *options), pattern)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_killed_between_page_and_folder_it_goes_on(
+    small_export: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is written first; what is there is replaced by nothing, and taken only if it is the very same."""
+    for name in ("vae", "world"):
+        shutil.copytree(small_export / name, tmp_path / name)
+    for name in ("starts.npz", "params.yaml"):
+        shutil.copy(small_export / name, tmp_path)
+    monkeypatch.setattr("oniris_core.export.store.graph", lambda part: part.name.encode())
+    with_page = (*OURS, "--html", "play.html", "--runtime", package(tmp_path / "a.tgz"))
+    with monkeypatch.context() as killed, one_thread():
+        killed.setattr("oniris_core.common.artefacts.files._exchange", lambda *_: sys.exit(9))
+        assert run(tmp_path, "export", *with_page).exit_code == 9
+    page = (tmp_path / "play.html").read_bytes()
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("oniris_core.export.store.graph", lambda part: part.name.upper().encode())
+    with one_thread():
+        one_error(run(tmp_path, "export", *with_page), r"play\.html exists, and is another page: remove it")
+        assert not list(tmp_path.glob("out*"))
+        monkeypatch.setattr("oniris_core.export.store.graph", lambda part: part.name.encode())
+        result = run(tmp_path, "export", *with_page)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "play.html").read_bytes() == page
+    assert (tmp_path / "out/manifest.json").is_file()
 
 
 def test_a_missing_package_is_named(

@@ -1,4 +1,4 @@
-"""The two kinds of trouble a person can meet. Stages turn them into one line and an exit code."""
+"""The two kinds of trouble a person can meet, and a stop. Stages turn them into one line and an exit code."""
 
 
 class OnirisError(Exception):
@@ -9,8 +9,11 @@ class UserError(OnirisError, ValueError):
     """Bad input: says in one sentence what is wrong and what would be right. Exit code 2."""
 
 
-class Interrupted(OnirisError):
-    """A signal asked the run to stop; everything worth keeping has been written."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop; everything worth keeping has been written.
+
+    As with KeyboardInterrupt, no code that carries on after whatever goes wrong within it may take this for such trouble.
+    """
 
     def __init__(self, signal_number: int):
         super().__init__(f"stopped by signal {signal_number}; the same command goes on from here")

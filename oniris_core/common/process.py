@@ -15,6 +15,8 @@ from types import FrameType
 from oniris_core.common.errors import Interrupted, UserError
 
 _PR_SET_PDEATHSIG = 1
+_LAUNCHER = "ONIRIS_LAUNCHER"
+_NONE = -1
 
 
 def die_with_parent(parent: int, with_signal: int = signal.SIGKILL) -> None:
@@ -27,6 +29,36 @@ def die_with_parent(parent: int, with_signal: int = signal.SIGKILL) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, with_signal, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), with_signal)
+
+
+def launch_variables() -> dict[str, str]:
+    """What a launcher of stages adds to their environment, so that they know whose death to look out for."""
+    return {_LAUNCHER: str(os.getpid())}
+
+
+def die_with_launcher() -> None:
+    """Let a stage that dvc or a launcher of ranks has started die with it; others live on their own.
+
+    To be called as early as may be: what comes before, the start of Python, is a moment in which a launcher can die unseen.
+    Then its child belongs to a process of the system by now, which is of another group than the child and what started it;
+    unless the child has a group of its own, as the ranks of torchrun have.
+    """
+    rank = "RANK" in os.environ  # whose launcher has died may wait for the others for ever
+    launcher = os.environ.pop(_LAUNCHER, None)  # not that of a process which this one may start
+    if sys.platform != "linux" or not (rank or "DVC_STAGE" in os.environ):
+        return
+    parent = os.getppid() if launcher is None else int(launcher)
+    if launcher is None and os.getpgrp() not in (os.getpid(), _group(parent)):
+        parent = _NONE
+    # A stage alone may still tidy up: that dvc was killed is no reason to lose what it has computed.
+    die_with_parent(parent, signal.SIGKILL if rank else signal.SIGTERM)
+
+
+def _group(process: int) -> int:
+    try:
+        return os.getpgid(process)
+    except ProcessLookupError:  # it has just ended
+        return _NONE
 
 
 @contextlib.contextmanager
@@ -124,6 +156,13 @@ class StopRequest:
         """Raise Interrupted if a signal has arrived."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While inside, a signal stops the run where it arrives: for what is made again from its beginning anyway."""
+        self.raise_if_set()
+        with stopped_at_once():
+            yield
 
 
 @contextlib.contextmanager

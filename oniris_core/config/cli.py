@@ -20,7 +20,6 @@ from typer.core import TyperCommand
 
 from oniris_core.common.artefacts.remote import Location, location
 from oniris_core.common.errors import Interrupted, OnirisError, UserError
-from oniris_core.common.process import die_with_parent
 from oniris_core.config.base import Params
 from oniris_core.config.common import CommonParams
 from oniris_core.config.reader import load_section, parse_value, read_yaml
@@ -68,10 +67,6 @@ class StageCommand(TyperCommand):
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> NoReturn:
         """Run the command and exit: 0 done, 1 trouble at run time, 2 bad input, 128 + n stopped by signal n."""
         signal.signal(signal.SIGTERM, _terminate)
-        if "RANK" in os.environ:  # a rank whose launcher has died may wait for the others for ever
-            die_with_parent(os.getppid(), signal.SIGKILL)
-        elif "DVC_STAGE" in os.environ:  # killing dvc must not leave the stage running behind its back
-            die_with_parent(os.getppid(), signal.SIGTERM)
         try:
             code = super().main(args, *others, **{**options, "standalone_mode": False})
             if code == 128 + signal.SIGINT:  # how the option parser passes a Ctrl-C on

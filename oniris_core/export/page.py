@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from oniris_core.common.artefacts.files import atomic_write
+from oniris_core.common.errors import UserError
 from oniris_core.data.episodes.groups import group_rows
 from oniris_core.environment.starts import Starts, open_starts
 from oniris_core.export.bundle import bundle
@@ -42,10 +43,13 @@ def write_page(out: Path, folder: Path, about: Description, codec: Codec, world:
     """Write the page.
 
     Args:
-        out: the file.
+        out: the file, which may be there only if it is the very same.
         folder: what `write_export` has written, of which `about` is the description.
         codec, world: what was exported.
         runtime: of the page.
+
+    Raises:
+        UserError: another file is there.
     """
     starts = _shortened(open_starts(folder / "starts.npz", 2**31, 1), about.group)
     needs_gpu = multiply_adds(world.form) >= GPU_FROM
@@ -63,7 +67,10 @@ def write_page(out: Path, folder: Path, about: Description, codec: Codec, world:
     }  # fmt: skip
     parts = {f"{name}.onnx": (folder / f"{name}.onnx").read_bytes() for name in about.parts if name != "encode"}
     out_bytes = _page(parts, held, latents.astype("<f4").tobytes(), engine, runtime.version)
-    atomic_write(out, out_bytes)
+    if not out.exists():
+        atomic_write(out, out_bytes)
+    elif out.read_bytes() != out_bytes:
+        raise UserError(f"{out} exists, and is another page: remove it or choose another path")
 
 
 @torch.no_grad()

@@ -43,6 +43,7 @@ def write_export(
     half: bool,
     named_starts: str,
     tell: Callable[[str], None] = lambda _: None,
+    beside: Callable[[Path, Description], None] = lambda _, __: None,
 ) -> Description:
     """Write the folder; what is in it depends on nothing but the arguments.
 
@@ -56,6 +57,7 @@ def write_export(
         half: store larger weights in half precision.
         named_starts: the starts, for messages.
         tell: is told the name of each part before it is made.
+        beside: is given the folder and its description before it is put in place, to make something of it.
 
     Raises:
         UserError: a VAE that does not belong to the model, starts that are none of its, a model with a part that has no
@@ -93,6 +95,7 @@ def write_export(
         (folder / "model.schema.json").write_text(to_json(Description.model_json_schema()))
         write_starts(folder / "starts.npz", starts)
         shutil.copyfile(Path(__file__).with_name("driver.py"), folder / "driver.py")
+        beside(folder, about)
     return about
 
 

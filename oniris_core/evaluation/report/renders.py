@@ -11,7 +11,7 @@ import numpy as np
 
 from oniris_core.common.artefacts.figures import save_figure
 from oniris_core.common.artefacts.files import staged_folder, to_json
-from oniris_core.common.errors import Interrupted, OnirisError
+from oniris_core.common.errors import OnirisError
 from oniris_core.data.rows.actions import ActionSpec
 from oniris_core.evaluation.measures.evaluate import Evaluation
 from oniris_core.evaluation.measures.told_apart import Verdict
@@ -126,8 +126,6 @@ def make_renders(
         for name, frames, title, caption, wide in _videos(found, count, legend, upscale):
             try:
                 write_video(folder / name, _counted(frames, tick), frames_per_second)
-            except Interrupted:
-                raise
             except OnirisError as error:
                 trouble = error
                 break

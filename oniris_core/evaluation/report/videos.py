@@ -53,6 +53,6 @@ def write_video(path: Path, frames: Iterator[np.ndarray], frames_per_second: flo
                 raise OnirisError(f"ffmpeg could not write {path.name}: {words or f'exit code {ffmpeg.returncode}'}")
     except (OSError, RuntimeError) as error:  # it is not there, or may not be run
         raise OnirisError(f"ffmpeg could not write {path.name}: {error}") from error
-    except OnirisError:
+    except BaseException:
         path.unlink(missing_ok=True)
         raise

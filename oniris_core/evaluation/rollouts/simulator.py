@@ -107,6 +107,10 @@ class Simulator:
                 yield future.result()
         except BrokenProcessPool:
             raise OnirisError("a process that replays episodes died (out of memory?); run it again") from None
+        except BaseException:  # a stop is not to wait for what they are at
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

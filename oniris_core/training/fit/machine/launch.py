@@ -6,11 +6,12 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from oniris_core.common.errors import OnirisError
+from oniris_core.common.process import launch_variables
 
 
 def is_rank() -> bool:
@@ -32,11 +33,13 @@ def launch(module: str, arguments: Sequence[str], processes: int) -> int:
     # What they would report of a failure, the process that failed has said in one line; and that in some steps no
     # parameter is left out, as DistributedDataParallel would remark, is as it should be.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ |= launch_variables()
     os.environ["ONIRIS_ANNOUNCED"] = "1"  # they need not say again which options differ from params.yaml
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # or every run would leave a folder where temporary files are
     )  # fmt: skip
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
