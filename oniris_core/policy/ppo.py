@@ -20,6 +20,7 @@ from oniris_core.environment.decisions import DecisionVectorEnv
 from oniris_core.environment.stable_baselines import BaselinesVecEnv
 from oniris_core.policy.judge import Act, Tick
 from oniris_core.policy.params import PolicyParams
+from oniris_core.policy.places import Places
 
 POINTS = 10
 """Parts of a training. After each, returns inside and outside are compared, and from there it can be continued."""
@@ -72,10 +73,16 @@ def train(
     else:
         # Returns of some hundred would drown what the policy learns in the gradient of the value, with which it is clipped.
         around = VecNormalize(_stacked(envs), norm_obs=False, gamma=GAMMA)
-        kind = "MlpPolicy" if params.observations == "latents" else "CnnPolicy"
+        if params.observations == "latents":
+            kind, extra = (
+                "MlpPolicy",
+                {"features_extractor_class": Places, "features_extractor_kwargs": {"frames": STACK}},
+            )
+        else:
+            kind, extra = "CnnPolicy", {}
         ppo = PPO(
-            kind, around, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS, gamma=GAMMA,
-            gae_lambda=GAE_LAMBDA, ent_coef=ENTROPY, seed=seed, device=device,
+            kind, around, policy_kwargs=extra, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS,
+            gamma=GAMMA, gae_lambda=GAE_LAMBDA, ent_coef=ENTROPY, seed=seed, device=device,
         )  # fmt: skip
     for point in range(len(figures) + 1, POINTS + 1):
         wanted = round(params.steps * point / POINTS)
