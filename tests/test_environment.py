@@ -147,12 +147,12 @@ def test_next_step_resets_after_the_end_and_same_step_with_it(learned: None) -> 
     assert not a[4][3].any()
 
 
-def test_rewards_are_summed_up_to_the_end(learned: None) -> None:
+def test_rewards_are_those_of_whole_latent_frames_up_to_the_end(learned: None) -> None:
     envs = dreamt(1, rewards="model", context_latents=1, observations="latents", horizon=None)
     made = played(envs, 10)  # the reset and one latent frame of context, then nine more: the eleventh ends it
     seen = [observation.mean() for observation, *_ in made]
     assert made[1][1][0] == pytest.approx(4 * seen[1] + 6, abs=1e-4)
-    assert made[9][1][0] == pytest.approx(3 * seen[9] + 3, abs=1e-4)  # it ends in the third of four frames
+    assert made[9][1][0] == pytest.approx(4 * seen[9] + 6, abs=1e-4)  # it ends within these four frames
     assert [bool(terminated[0]) for _, _, terminated, _ in made[1:]] == [False] * 8 + [True, False]
     assert made[10][1][0] == 0  # NEXT_STEP: a reset
 

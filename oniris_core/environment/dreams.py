@@ -211,17 +211,14 @@ def told(stepper: Stepper, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
     """What the model says of the latent frame that each rollout made last.
 
     Returns:
-        Rewards float64 [n], summed over its frames up to the end, and bool [n]: whether the episode has more likely ended
-        than not.
+        Rewards float64 [n], summed over its frames, and bool [n]: whether the episode has more likely ended than not.
     """
     outcomes = stepper.outcomes(moment)
     if outcomes is None:
         raise ValueError("this world model has learned no rewards")
-    ended = np.nan_to_num(_array(outcomes.ends)) >= 0.5
-    # The frame with which it ends has a reward; those after it have none.
-    alive = np.concatenate([np.ones_like(ended[:, :1]), ~ended[:, :-1]], axis=1)
-    rewards = np.nan_to_num(_array(outcomes.rewards), posinf=0.0, neginf=0.0)
-    return (rewards * alive).sum(1), ended[:, -1]
+    ended = np.nan_to_num(_array(outcomes.ends[:, -1])) >= 0.5
+    # All c rewards, also of frames after the end: what an end brings is spread over the frames at which it may have come.
+    return np.nan_to_num(_array(outcomes.rewards), posinf=0.0, neginf=0.0).sum(1), ended
 
 
 def _array(values: torch.Tensor) -> np.ndarray:
