@@ -31,7 +31,8 @@ def stepper(monkeypatch: pytest.MonkeyPatch) -> Stepper:
         # Features are one-hot of 2 choices times its root: of the c actions, each in two columns.
         ones = moment.world.told[:, :, 1 : 2 * C : 2] > 0
         twice = ones[:, -1] & ones[:, -2]
-        return Outcomes(ones[:, -1].float(), twice.float())
+        before = torch.cat([torch.zeros_like(twice[:, :1]), twice[:, :-1]], dim=1)
+        return Outcomes((ones[:, -1] & ~before).float(), twice.float())  # after the end there is nothing
 
     teach(monkeypatch, outcomes)
     return found
