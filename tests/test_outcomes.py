@@ -85,6 +85,25 @@ def test_frames_and_actions_up_to_its_own_are_read_and_no_later_ones():
         assert actions.tolist() == [max(i - 2, 0) < j <= i for j in range(T)]  # ages[-1] - 2 of them; frame 0 has none
 
 
+def test_a_frame_that_was_drawn_is_read_in_place_of_its_own_and_is_nobodys_past():
+    denoiser, T = with_heads(seen=(1, 2, 4)), 6
+    clean, noise, _ = data(B=2, T=T)
+    drawn = denoiser.expect(clean, T).drawn(noise)
+    assert not drawn.requires_grad
+    found = denoiser.find_outcomes(clean, T)
+    assert torch.allclose(denoiser.find_outcomes(clean, T, clean.x), found, atol=1e-6)
+    seen = denoiser.find_outcomes(clean, T, drawn)
+    assert not torch.allclose(seen, found, atol=1e-3)
+    for i in range(
+        T
+    ):  # one frame after the other as a rollout has it: true ones, and at the end the one that was drawn
+        clip = Frames(torch.cat([clean.x[:, :i], drawn[:, i : i + 1]], dim=1), *(part[:, : i + 1] for part in (
+            clean.sigma, clean.actions, clean.has_action
+        )))  # fmt: skip
+        if i:
+            assert torch.allclose(denoiser.find_outcomes(clip, 1)[:, 0], seen[:, i], atol=1e-5)
+
+
 def a_batch(seed: int, forecast_only: bool) -> WorldBatch:
     clean, noise, sigma = data(B=2, T=6, seed=seed)
     g = torch.Generator().manual_seed(seed)

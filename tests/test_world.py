@@ -429,9 +429,9 @@ def test_frames_before_a_clip_are_seen_by_the_forecast_only():
     torch.testing.assert_close(denoiser(clean, x[:, -T:], sigma[:, -T:]), given, atol=1e-6, rtol=0)
     level, nothing = clean.sigma[:, 0], torch.zeros_like(clean.x)
     losses = [
-        forecast_loss(denoiser, clean.x[:, a:], clean_frames(
+        forecast_loss(denoiser, clean.x[:, -T:], denoiser.expect(clean_frames(
             clean.x[:, a:], clean.actions[:, a:], clean.has_action[:, a:], level, nothing[:, a:]
-        ), T)
+        ), T))
         for a in (0, 1)  # the forecast of frame 4 sees frames 1 and 3
     ]  # fmt: skip
     assert torch.equal(*losses)

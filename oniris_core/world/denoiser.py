@@ -99,6 +99,10 @@ class Expected:
     scale: Tensor
     forecast: Forecast
 
+    def drawn(self, noise_BTCHW: Tensor) -> Tensor:
+        """Frames [B, T, C, H, W] as they are expected, by unit noise; without gradients."""
+        return self.center[:, 0] + self.spread[:, 0] * noise_BTCHW
+
     def loss_weight(self, sigma_BT: Tensor) -> Tensor:
         """lambda [B, T] = (sigma^2 + scale^2) / (sigma scale)^2."""
         scale = self.scale[:, 0, :, 0, 0, 0]
@@ -177,10 +181,16 @@ class Denoiser(nn.Module):
         forecast = self.forecaster(*self._seen(clean.x, told, count), last_sigma)
         return Expected(forecast.mean.detach()[:, None], forecast.spread.detach()[:, None], scale[:, None], forecast)
 
-    def find_outcomes(self, clean: Frames, count: int) -> Tensor:
-        """What the heads say of each of the last `count` clean frames, [B, count, 2, c]: see `OutcomeHeads.tell`."""
+    def find_outcomes(self, clean: Frames, count: int, newest: Tensor | None = None) -> Tensor:
+        """What the heads say of each of the last `count` clean frames, [B, count, 2, c]: see `OutcomeHeads.tell`.
+
+        Args:
+            clean: the frames, any number more of them in front.
+            count: of how many.
+            newest: [B, count, C, H, W], what is seen in place of each of these, but not as the past of others.
+        """
         assert self.outcomes is not None
-        return self.outcomes(clean.x, told_of(clean.actions, clean.has_action), clean.sigma, count)
+        return self.outcomes(clean.x, told_of(clean.actions, clean.has_action), clean.sigma, count, newest)
 
     def make_masks(self, frames: int, device: torch.device) -> None:
         """Make the masks that attention needs on a GPU for clips of `frames` frames, before the network is compiled."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from oniris_core.world.denoiser import Denoiser, Frames
+from oniris_core.world.denoiser import Denoiser, Expected, Frames
 
 TERMS = 4
 PAIRS = 10_000
@@ -119,6 +119,7 @@ def noised_errors(
     noise_BTCHW: Tensor,
     clean_sigma_B: Tensor,
     clean_noise_BTCHW: Tensor,
+    expected: Expected | None = None,
 ) -> FrameErrors:
     """The errors of every frame in one pass, each given its clean past (teacher forcing).
 
@@ -127,19 +128,19 @@ def noised_errors(
         actions_BTA, has_action_BT: of all of these; see `Frames`.
         sigma_BT, noise_BTCHW: noise level and unit noise of the noised stream, which has the T frames of the clips only.
         clean_sigma_B, clean_noise_BTCHW: noise level and unit noise of all clean frames, one level per clip.
+        expected: of the T frames, where it is known already.
     """
     T = sigma_BT.shape[1]
     clean = clean_frames(x_BTCHW, actions_BTA, has_action_BT, clean_sigma_B, clean_noise_BTCHW)
-    expected, x = denoiser.expect(clean, T), x_BTCHW[:, -T:]
+    expected, x = expected or denoiser.expect(clean, T), x_BTCHW[:, -T:]
     D_x = denoiser(clean, _noised(x, sigma_BT, noise_BTCHW), sigma_BT, expected)
     error = (D_x[:, 1] - x).square().mean((2, 3, 4))
     return FrameErrors(error, expected.loss_weight(sigma_BT), expected.forecast.loss(x, denoiser.config.change_std))
 
 
-def forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, clean: Frames, frames: int) -> Tensor:
-    """`FrameErrors.forecast` of the last `frames` frames alone, without the passes through the network that refines it."""
-    expected = denoiser.expect(clean, frames)
-    return expected.forecast.loss(x_BTCHW[:, -frames:], denoiser.config.change_std)
+def forecast_loss(denoiser: Denoiser, x_BTCHW: Tensor, expected: Expected) -> Tensor:
+    """`FrameErrors.forecast` of the frames [B, T, C, H, W] alone, without the passes through the network that refines it."""
+    return expected.forecast.loss(x_BTCHW, denoiser.config.change_std)
 
 
 def clean_frames(

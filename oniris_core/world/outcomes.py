@@ -59,6 +59,9 @@ class OutcomeHeads(nn.Module):
     there. That of the newest frame and how it differs from that of older ones, with the actions in between, goes through two
     dense layers. A network over the pixels of all these frames learns its training episodes by heart instead.
 
+    They learn from true frames, and from such as are drawn for them in a rollout: there a crash, say, is less plain, and what
+    has seen none but true ones hardly notices it.
+
     Rewards are learned by squared error in units of their standard deviation: its least is at the mean, so that sums of
     predicted rewards are right on average, a landing's 100 among them.
 
@@ -128,7 +131,9 @@ class OutcomeHeads(nn.Module):
         found = self.head(torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)).unflatten(-1, (2, -1))
         return found * (self.head_gain * self.units)[:, None]
 
-    def forward(self, x_BTCHW: Tensor, told_BTA: Tensor, sigma_BT: Tensor, count: int) -> Tensor:
+    def forward(
+        self, x_BTCHW: Tensor, told_BTA: Tensor, sigma_BT: Tensor, count: int, newest_BTCHW: Tensor | None = None
+    ) -> Tensor:
         """`tell` of each of the last `count` frames of clips; before its first frame an episode stood still.
 
         Args:
@@ -136,6 +141,7 @@ class OutcomeHeads(nn.Module):
             told_BTA: what the network is told of the actions that led to each.
             sigma_BT: the noise level that each is declared to have.
             count: T.
+            newest_BTCHW: what is seen in place of each of the last `count`, but not as the past of others; None: they are.
         """
         B, end = x_BTCHW.shape[:2]
         read = self.read(x_BTCHW.flatten(0, 1)).unflatten(0, (B, end))
@@ -149,7 +155,11 @@ class OutcomeHeads(nn.Module):
             last = values.shape[1] + 1
             return torch.stack([values[:, last - count - age : last - age] for age in ages], dim=2)
 
-        return self.tell(back(read, self.ages), back(told, tuple(range(1, self.actions + 1))), sigma_BT[:, -count:])
+        seen = back(read, self.ages)
+        if newest_BTCHW is not None:
+            newest = self.read(newest_BTCHW.flatten(0, 1)).unflatten(0, (B, count))
+            seen = torch.cat([newest[:, :, None], seen[:, :, 1:]], dim=2)
+        return self.tell(seen, back(told, tuple(range(1, self.actions + 1))), sigma_BT[:, -count:])
 
     def after(self, clean_BFCHW: Tensor, told_BFA: Tensor, sigma_B: Tensor) -> Outcomes:
         """Of the newest of the frames that a rollout holds (see `RolloutState`)."""

@@ -24,7 +24,7 @@ from oniris_core.training.fit.trainer import Outcome
 from oniris_core.training.world.params import TrainParams
 from oniris_core.training.world.snapshots import SnapshotEma
 from oniris_core.world.averages import snapshot_steps
-from oniris_core.world.denoiser import Denoiser, DenoiserConfig
+from oniris_core.world.denoiser import Denoiser, DenoiserConfig, Expected
 from oniris_core.world.forecast import Forecaster
 from oniris_core.world.loss import (
     ExpectedLoss,
@@ -105,23 +105,30 @@ class WorldObjective(nn.Module):
 
     def forward(self, batch: WorldBatch) -> Outcome:
         """The loss of a batch; of a whole step also `weighted`, as it is, `forecast`, and the `rows` it was seen at."""
-        found, b = self._of_frames(batch), batch
+        b, T = batch, batch.sigma_BT.shape[1]
+        clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
+        expected = self.denoiser.expect(clean, T)
+        found = self._of_frames(b, expected)
         if self.denoiser.outcomes is None or b.rewards_BTc is None or b.ended_BTc is None:
             return found
-        clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
-        told = self.denoiser.find_outcomes(clean, b.sigma_BT.shape[1])
-        outcomes = self.denoiser.outcomes.loss(told, b.rewards_BTc, b.ended_BTc).mean()
+        # In a dream the newest frame is not a true one but one that was drawn, in which a crash is less plain.
+        told = (
+            self.denoiser.find_outcomes(clean, T),
+            self.denoiser.find_outcomes(clean, T, expected.drawn(b.noise_BTCHW)),
+        )
+        outcomes = torch.stack(
+            [self.denoiser.outcomes.loss(one, b.rewards_BTc, b.ended_BTc).mean() for one in told]
+        ).mean()
         logs = {**found.logs, "outcomes": outcomes.detach()}
         return Outcome(found.loss + self._outcome_weight * outcomes, logs, found.kept)
 
-    def _of_frames(self, b: WorldBatch) -> Outcome:
+    def _of_frames(self, b: WorldBatch, expected: Expected) -> Outcome:
         if b.forecast_only:
-            clean = clean_frames(b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.clean_sigma_B, b.clean_noise_BTCHW)
-            alone = forecast_loss(self.denoiser, b.x_BTCHW, clean, b.sigma_BT.shape[1]).mean()
+            alone = forecast_loss(self.denoiser, b.x_BTCHW[:, -b.sigma_BT.shape[1] :], expected).mean()
             return Outcome(alone, {"forecast": alone.detach()}, {})
         errors = noised_errors(
             self.denoiser, b.x_BTCHW, b.actions_BTA, b.has_action_BT, b.sigma_BT, b.noise_BTCHW, b.clean_sigma_B,
-            b.clean_noise_BTCHW,
+            b.clean_noise_BTCHW, expected,
         )  # fmt: skip
         loss, rows = errors.loss, loss_rows(b.sigma_BT, errors.loss)
         total, shown = (loss / self._usual(b.sigma_BT)).mean(), {"weighted": loss.detach().mean()}
