@@ -43,7 +43,11 @@ class Faulty:
                 upstream.request(self.command, self.path, body, dict(self.headers))
                 found = upstream.getresponse()
                 data = found.read()
-                told = {name: value for name, value in found.getheaders() if name.lower() not in ("connection", "date", "server")}
+                told = {
+                    name: value
+                    for name, value in found.getheaders()
+                    if name.lower() not in ("connection", "date", "server")
+                }
                 length = int(told.pop("Content-Length", len(data)))
                 if fault == "half":
                     data, self.close_connection = data[: len(data) // 2], True
