@@ -91,7 +91,7 @@ def _done(kept: Path) -> list[dict[str, float]]:
         try:
             note = json.loads(file.with_suffix(".json").read_bytes())
             found.append(dict(note["figures"]))
-            if sha256_file(file) == note["sha256"]:
+            if file.is_file() and sha256_file(file) == note["sha256"]:  # only the last one is needed
                 whole = point
         except (OSError, ValueError, KeyError, TypeError):
             break

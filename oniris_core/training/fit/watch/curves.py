@@ -81,7 +81,9 @@ def while_possible(write: Writer, say: Callable[[str], None]) -> Writer:
                 write(step, values)
         except OSError as error:
             broken = True
-            say(f"note: no more live curves: {error.filename or 'their folder'}: {error.strerror or error}; training goes on")
+            say(
+                f"note: no more live curves: {error.filename or 'their folder'}: {error.strerror or error}; training goes on"
+            )
 
     return attempt
 
