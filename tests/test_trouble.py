@@ -53,7 +53,10 @@ def test_two_that_make_one_artefact_refuse_each_other(tmp_path: Path) -> None:
     out = tmp_path / "reports/train"
     with staged_folder(out, "report") as folder:
         (folder / "file").write_text("first")
-        with pytest.raises(UserError, match=f"already writing {out}; wait for it"), staged_folder(out, "report"):
+        with (
+            pytest.raises(UserError, match=f"another process is already writing {out}; wait for it"),
+            staged_folder(out, "report"),
+        ):
             raise AssertionError
         (folder / "more").write_text("still here")
     assert set(tree(out)) == {"file", "more", "manifest.json"}

@@ -53,7 +53,8 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
 
 
 def _already_writing(process: str, what: object) -> UserError:
-    return UserError(f"process {process or '?'} is already writing {what}; wait for it")
+    who = f"process {process}" if process else "another process"
+    return UserError(f"{who} is already writing {what}; wait for it")
 
 
 class Claim:
