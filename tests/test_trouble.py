@@ -67,6 +67,23 @@ def test_two_that_make_one_artefact_refuse_each_other(tmp_path: Path) -> None:
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_what_cannot_be_swept_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is nobody's that writes."""
+    stray = tmp_path / "out.partial"
+    stray.write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"out\.partial"), staged_folder(tmp_path / "out", "report"):
+        raise AssertionError
+    stray.unlink()
+    (stray / "kept").mkdir(parents=True)
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(PermissionError, match=r"out\.partial"), staged_folder(tmp_path / "out", "report"):
+        raise AssertionError
+
+
 def test_a_folder_that_cannot_be_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On some disks of other machines: nobody else is writing, and to wait would help nobody."""
 
