@@ -4,9 +4,11 @@ Each is one line, nothing is damaged, and the same command afterwards completes 
 """
 
 import errno
+import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,19 @@ import fsspec
 import numpy as np
 import pytest
 
-from oniris_core.common.artefacts.files import open_artefact, staged_folder
+from oniris_core.common.artefacts.files import open_artefact, sha256_file, staged_folder
 from oniris_core.common.artefacts.remote import Remote
 from oniris_core.common.artefacts.runs import workspace
 from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.data.rows import zarrs
 from oniris_core.training.fit.checkpoints import Checkpoints
+from oniris_core.training.fit.watch.curves import while_possible
 from tests.conftest import Run, tree
 from tests.faults import Fault, Faulty
 from tests.test_cli import one_error
 from tests.test_remote_stores import put, s3, there  # noqa: F401
 from tests.test_training import report
+from tests.zygote import CHANGES, REMOVALS, WRITES, fork, linux_only, run_stage_as_process
 
 
 def store_at(place: Path | Remote, seed: int = 0) -> np.ndarray:
@@ -49,7 +53,10 @@ def test_two_that_make_one_artefact_refuse_each_other(tmp_path: Path) -> None:
     out = tmp_path / "reports/train"
     with staged_folder(out, "report") as folder:
         (folder / "file").write_text("first")
-        with pytest.raises(UserError, match=f"already writing {out}; wait for it"), staged_folder(out, "report"):
+        with (
+            pytest.raises(UserError, match=f"another process is already writing {out}; wait for it"),
+            staged_folder(out, "report"),
+        ):
             raise AssertionError
         (folder / "more").write_text("still here")
     assert set(tree(out)) == {"file", "more", "manifest.json"}
@@ -58,6 +65,23 @@ def test_two_that_make_one_artefact_refuse_each_other(tmp_path: Path) -> None:
     open_artefact(out, "report", "train")
     assert (out / "file").read_text() == "second"
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_what_cannot_be_swept_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is nobody's that writes."""
+    stray = tmp_path / "out.partial"
+    stray.write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"out\.partial"), staged_folder(tmp_path / "out", "report"):
+        raise AssertionError
+    stray.unlink()
+    (stray / "kept").mkdir(parents=True)
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(PermissionError, match=r"out\.partial"), staged_folder(tmp_path / "out", "report"):
+        raise AssertionError
 
 
 def test_a_folder_that_cannot_be_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +114,7 @@ def test_two_servers_that_record_take_other_numbers(tmp_path: Path, monkeypatch:
     assert others == ["0001"]
     monkeypatch.setattr(recording, "write_video", full)
     before = tree(tmp_path)
-    with pytest.raises(OnirisError, match="a recording cannot be written to .*: No space left on device"):
+    with pytest.raises(OnirisError, match=r"a recording cannot be written to .*: No space left on device"):
         recording.save(tmp_path, made, made, 25.0)
     assert tree(tmp_path) == before
 
@@ -105,15 +129,19 @@ def full(*_: Any, **__: Any) -> None:
 def test_an_artefact_whose_folder_is_removed_meanwhile_is_not_made_of_the_rest(tmp_path: Path) -> None:
     """Zarr makes folders as it needs them, so what is written afterwards would look like a whole store."""
     out = tmp_path / "data/episodes.zarr"
-    with (
-        pytest.raises(OnirisError, match=r"episodes\.zarr\.partial was removed while it was written; the same command"),
-        zarrs.new_store(out, "episodes") as group,
+
+    def write() -> None:
+        with zarrs.new_store(out, "episodes") as group:
+            rows = zarrs.add_rows(group, "data/frames", (2048, 2, 2, 3), np.uint8)
+            rows[:1024] = 1
+            shutil.rmtree(out.parent)
+            rows[1024:] = 1
+            zarrs.finish(group, {})
+
+    with pytest.raises(
+        OnirisError, match=r"episodes\.zarr\.partial was removed while it was written; the same command"
     ):
-        rows = zarrs.add_rows(group, "data/frames", (2048, 2, 2, 3), np.uint8)
-        rows[:1024] = 1
-        shutil.rmtree(out.parent)
-        rows[1024:] = 1
-        zarrs.finish(group, {})
+        write()
     assert not tree(tmp_path)
     store_at(out)
 
@@ -174,7 +202,7 @@ def test_collected_episodes_that_are_removed_meanwhile_are_not_left_out(
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("what", ["runs", "runs/*/*/*/snapshots", "one bit of a snapshot", "models", "reports"])
+@pytest.mark.parametrize("what", ["runs", "one bit of a snapshot"])
 def test_a_training_whose_folders_vanish_is_finished_by_the_same_command(
     what: str, pipeline: Path, tiny_pipeline: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,13 +223,10 @@ def test_a_training_whose_folders_vanish_is_finished_by_the_same_command(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", vanishing)
         result = run(pipeline, "train")
-    if what in ("models", "reports"):
-        assert result.exit_code == 0, result.output
-    else:
-        one_error(result, r"snapshots/ema_.* is gone or damaged; the same command trains from the", exit_code=1)
-        result = run(pipeline, "train")
-        assert result.exit_code == 0, result.output
-        assert re.search(r"train: .* is gone or damaged; starting from the beginning", result.output)
+    one_error(result, r"snapshots/ema_.* is gone or damaged; the same command trains from the", exit_code=1)
+    result = run(pipeline, "train")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"train: .* is gone or damaged; starting from the beginning", result.output)
     assert tree(pipeline / "models/world") == tree(tiny_pipeline / "models/world")
     assert report(pipeline / "reports/train") == report(tiny_pipeline / "reports/train")
     assert not list(pipeline.glob("runs/*/*/*/*"))
@@ -223,6 +248,89 @@ def test_unfinished_work_that_vanishes_at_the_end_is_no_trouble(
     result = run(pipeline, "encode")
     assert result.exit_code == 0, result.output
     assert tree(pipeline / "data/latents.zarr") == tree(tiny_pipeline / "data/latents.zarr")
+
+
+@pytest.mark.parametrize("what", ["gone", "one bit"])
+def test_a_part_of_a_policys_training_that_is_lost_is_trained_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oniris_core.policy import ppo
+
+    for point in (1, 2, 3):
+        file = tmp_path / f"{point}.zip"
+        file.write_bytes(bytes([point]) * 100)
+        note = {"figures": {"inside": float(point)}, "sha256": sha256_file(file)}
+        file.with_suffix(".json").write_text(json.dumps(note))
+    assert [figures["inside"] for figures in ppo._done(tmp_path)] == [1, 2, 3]
+    if what == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(bytes([3]) * 99 + bytes([2]))
+    assert [figures["inside"] for figures in ppo._done(tmp_path)] == [1, 2]
+    (tmp_path / "1.zip").unlink()  # nobody needs it any more
+    assert len(ppo._done(tmp_path)) == 2
+
+
+# What is full or cannot be written.
+
+
+def test_an_output_on_a_mount_point_is_refused_before_any_work(
+    params_only: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume mounted right there cannot be replaced, which would be found out when all is done."""
+    (params_only / "data/episodes.zarr").mkdir(parents=True)
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "episodes.zarr")
+    one_error(run(params_only, "collect"), r"cannot write data/episodes.zarr: it is a mount point, .* a path inside it")
+    assert not (params_only / "runs").exists()
+
+
+def test_curves_that_cannot_be_written_end_no_training(tmp_path: Path) -> None:
+    said, points = list[str](), list[int]()
+
+    def write(step: int, _: Any) -> None:
+        points.append(step)
+        if step == 2:
+            full()
+
+    attempt = while_possible(write, said.append)
+    for step in range(5):
+        attempt(step, {})
+    assert points == [0, 1, 2]
+    assert said == ["note: no more live curves: their folder: No space left on device; training goes on"]
+
+
+@pytest.mark.pipeline
+@linux_only
+@pytest.mark.parametrize("below", ["data", "models", "runs"])
+def test_a_disk_that_turns_read_only_is_one_line_and_changes_nothing(
+    below: str, pipeline: Path, tmp_path: Path
+) -> None:
+    stage = "encode" if below in ("data", "runs") else "train"
+    said, before = tmp_path / "said.txt", tree(pipeline)
+    process = fork(read_only, pipeline, below, stage, said)
+    process.join()
+    assert process.exitcode in (1, 2)
+    (line,) = (line for line in said.read_text().splitlines() if "error" in line)
+    assert re.fullmatch(rf"oniris: error: .*{below}.*: Read-only file system.*", line)
+    assert "Traceback" not in said.read_text()
+    apart = ("runs/", "reports/") if below == "models" else "runs/"  # the report comes before the model
+    after = tree(pipeline)
+    assert {
+        name for name in after | before if after.get(name) != before.get(name) and not name.startswith(apart)
+    } == set()
+
+
+def read_only(pipeline: Path, below: str, stage: str, said: Path) -> None:
+    """Run a stage that may change nothing below a folder."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in CHANGES | REMOVALS or (event == "open" and arguments[2] & WRITES)
+        path = arguments[0] if changes and not isinstance(arguments[0], int) else ""
+        if pipeline / below in (pipeline / os.fsdecode(path)).parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsdecode(path))
+
+    sys.addaudithook(refuse)
+    run_stage_as_process(pipeline, stage, (), said)
 
 
 # Object stores.
@@ -258,7 +366,7 @@ def once(fault: str) -> Fault:
     return first
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "reset", "half"])
+@pytest.mark.parametrize("fault", ["503", "reset", "half"])
 def test_a_store_that_answers_badly_is_one_line_and_then_asked_again(
     fault: str, faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,8 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
 
 
 def _already_writing(process: str, what: object) -> UserError:
-    return UserError(f"process {process or '?'} is already writing {what}; wait for it")
+    who = f"process {process}" if process else "another process"
+    return UserError(f"{who} is already writing {what}; wait for it")
 
 
 class Claim:
@@ -95,6 +96,7 @@ class Claim:
 
     Raises:
         UserError: a process that still runs is filling it.
+        OSError: it cannot be made, or what is in its place cannot be removed.
     """
 
     def __init__(self, folder: Path, what: object):
@@ -120,18 +122,20 @@ class Claim:
     def close(self) -> None:
         """Remove the folder, if it still lies where it was made, and let go."""
         os.close(self._descriptor)
-        self._sweep()
+        with contextlib.suppress(OSError):  # the next one sweeps it
+            self._sweep()
 
     def _sweep(self) -> bool:
         """Remove what lies in the folder's place, unless a process holds it; whether the place is free now."""
         try:
-            descriptor = os.open(self._folder, os.O_RDONLY)
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return True
         try:
             if not self._lock(descriptor):
                 return False
-            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._folder)
             return True
         finally:
             os.close(descriptor)

@@ -35,6 +35,10 @@ WRITING = MANIFEST + ".partial"
 
 _PIECE = 8 * 2**20
 
+_TRIES = 2
+"""Of each of two layers of s3fs, around five of its S3 client with up to 15 s each: its own 5 make half an hour of silence of
+a server that takes requests and never answers, these 5 minutes."""
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -80,6 +84,8 @@ def storage(remote: Remote) -> tuple[Any, str]:
         raise UserError(f"{remote} is not a URL that can be opened: {' '.join(str(error).split())}") from None
     if not path.strip("/") or (scheme in ("s3", "s3a") and "/" not in path.strip("/")):
         raise UserError(f"{remote} names no folder: a URL such as s3://bucket/episodes.zarr is needed")
+    if scheme in ("s3", "s3a"):
+        type(found).retries = _TRIES
     found.invalidate_cache()
     return found, str(path)
 
