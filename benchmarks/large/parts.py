@@ -104,7 +104,7 @@ def from_disk() -> Spent:
     """Open both stores as those are that do not fit into memory, and read as many batches from each."""
     from oniris_core.data.rows import zarrs
 
-    zarrs.PRELOAD_BYTES, zarrs.PRELOAD_SHARE = 0, 0.0
+    zarrs.PRELOAD_BYTES = 0
     began = now()
     open_episodes()
     frame_clips()
