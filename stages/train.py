@@ -21,8 +21,6 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train"),
 ) -> None:
     """Train the diffusion model that generates the next latent frame from all earlier ones and the actions."""
-    import os
-
     from oniris_core.common.artefacts.files import refuse_unwritable
 
     refuse_unwritable(out)
@@ -32,8 +30,7 @@ def app(
     from oniris_core.data.rows.clips import HELD_OUT, TRAIN
 
     params, seed = settings.own, settings.common.seed
-    trains_here = params.processes == 1 or "RANK" in os.environ  # and does not launch those that do
-    store = open_latents(latent_store, sampled=trains_here)
+    store = open_latents(latent_store)
     what = f"train.clip_latents = {params.clip_latents}"
     # A forecast sees frames before a clip too. One that lacked them would learn that things come from nowhere.
     before = params.forecast_ages[-1]

@@ -21,8 +21,6 @@ def app(
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/train_vae"),
 ) -> None:
     """Train the VAE that compresses frames to latents."""
-    import os
-
     from oniris_core.common.artefacts.files import refuse_unwritable, sha256_file
     from oniris_core.common.errors import UserError
 
@@ -36,8 +34,7 @@ def app(
     perceptual_path = Path(params.perceptual_path) if params.perceptual_path else None
     if perceptual_path and not perceptual_path.is_file():
         raise UserError(f"train_vae.perceptual_path = {perceptual_path} does not exist: name a safetensors file")
-    trains_here = params.processes == 1 or "RANK" in os.environ  # and does not launch those that do
-    store = open_episodes(episode_store, sampled=trains_here)
+    store = open_episodes(episode_store)
 
     # From here on torch is needed; all that can be refused without it has been.
     from oniris_core.training.fit.machine.needs import refuse_large_batch

@@ -1,6 +1,7 @@
 """The contracts of the stores: alignment, grouping, determinism, and what survives a kill."""
 
 import contextlib
+import itertools
 import json
 import shutil
 import signal
@@ -27,6 +28,7 @@ from oniris_core.data.playing.environments import fit_screen, make_env, screen_o
 from oniris_core.data.playing.rollouts import episode_seed, held_out, play_episode
 from oniris_core.data.rows.actions import ActionSpec, action_spec
 from oniris_core.data.rows.clips import index_clips
+from oniris_core.data.rows.sharded import sharded
 from oniris_core.data.rows.zarrs import (
     MOST_SHARD_BYTES,
     MOST_SHARDS,
@@ -273,18 +275,52 @@ def test_larger_shards_hold_the_same_rows(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("free", "ranks", "in_memory"),
-    [(4000, 1, True), (3999, 1, False), (8000, 2, True), (7999, 2, False), (None, 1, False)],
+    ("shape", "dtype"), [((3000, 4, 4, 3), np.uint8), ((3000, 2, 5), np.float16), ((20,), np.int64)]
 )
-def test_what_fits_into_a_share_of_the_memory_is_read_at_once(
-    free: int | None, ranks: int, in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("oniris_core.data.rows.zarrs.PRELOAD_BYTES", 999)
-    monkeypatch.setattr("oniris_core.data.rows.zarrs.available_memory", lambda: free)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-    array = add_rows(zarr.open_group(tmp_path / "z", mode="w-"), "x", (1000,), np.uint8)
-    assert isinstance(preload(array, sampled=True), np.ndarray) == in_memory
-    assert not isinstance(preload(array, sampled=False), np.ndarray)
+def test_shards_are_read_as_zarr_reads_them(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    group = zarr.open_group(tmp_path / "z", mode="w-")
+    writer = RowWriter(add_rows(group, "data/x", shape, dtype))
+    writer.append(values)
+    writer.close()
+    array = zarr.open_group(tmp_path / "z", mode="r")["data/x"]
+    rows = sharded(array)
+    assert rows is not None
+    assert (rows.shape, rows.dtype, rows.nbytes, len(rows)) == (array.shape, array.dtype, values.nbytes, len(values))
+    ends = [0, 1, 15, 16, 17, 1023, 1024, 1025, 2047, 2048, len(values) - 1, len(values), len(values) + 9]
+    for first, end in itertools.product(ends, ends):
+        assert np.array_equal(rows[first:end], array[first:end]), (first, end)
+    assert rows[:].dtype == dtype
+    assert np.array_equal(rows[:], values)
+    assert np.array_equal(rows[-3:], values[-3:])
+
+
+def test_what_is_laid_out_in_another_way_is_read_by_zarr(tmp_path: Path) -> None:
+    group, values = zarr.open_group(tmp_path / "z", mode="w-"), np.arange(64).reshape(32, 2)
+    others = {
+        "whole": {"chunks": (32, 2)}, "columns": {"chunks": (16, 1), "shards": (32, 2)},
+        "plain": {"chunks": (16, 2), "shards": (32, 2), "compressors": None},
+    }  # fmt: skip
+    for name, layout in others.items():
+        group.create_array(name, data=values, **layout)
+        assert sharded(group[name]) is None
+        assert np.array_equal(preload(group[name]), values)
+    assert sharded(zarr.create_array(zarr.storage.MemoryStore(), data=values, chunks=(16, 2), shards=(32, 2))) is None
+
+
+def test_a_shard_that_has_changed_since_it_was_checked_is_told_in_a_line(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (2000, 8), dtype=np.uint8)
+    array = add_rows(zarr.open_group(tmp_path / "z", mode="w-"), "x", values.shape, np.uint8)
+    array[...] = values
+    file, rows = tmp_path / "z/x/c/0/0", sharded(array)
+    assert rows is not None
+    data = bytearray(file.read_bytes())
+    data[40] ^= 1
+    for damaged in (bytes(data), data[:2000], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"c/0/0 is damaged"):
+            sharded(array)[:]  # type: ignore[index]
+    assert np.array_equal(rows[1024:], values[1024:])
 
 
 def test_statistics_equal_those_of_the_whole() -> None:

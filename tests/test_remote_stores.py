@@ -105,7 +105,6 @@ def test_readers_see_what_a_disk_would_show(
 ) -> None:
     monkeypatch.setattr(remote, "KEEP_BYTES", kept)
     monkeypatch.setattr("oniris_core.data.rows.zarrs.PRELOAD_BYTES", kept)
-    monkeypatch.setattr("oniris_core.data.rows.zarrs.PRELOAD_SHARE", 0.0)
     put(f"{url}/episodes.zarr", tiny_pipeline / "data/episodes.zarr")
     put(f"{url}/latents.zarr", tiny_pipeline / "data/latents.zarr")
     here, far = open_episodes(tiny_pipeline / "data/episodes.zarr"), open_episodes(location(f"{url}/episodes.zarr"))

@@ -46,7 +46,7 @@ class Made:
     def __init__(self, folder: Path, size: int, frames: int):
         from oniris_core.config.presets import apply_preset
 
-        self.folder, self.frames = folder, frames
+        self.folder, self.frames, self.pixels = folder, frames, size
         shutil.copy(ROOT / "params.yaml", folder)
         apply_preset("tiny", ROOT / "presets", folder / "params.yaml")
         self.shape = ("--size", f"{size},{size}", "--max-frames", str(2 * frames), "--frame-skip", "1")
@@ -99,7 +99,7 @@ class Made:
         return len(found), sum(path.stat().st_size for path in found) / 2**20
 
 
-def measure(made: Made, episodes: int, workers: int, recordings: bool) -> list[Cost]:
+def measure(made: Made, episodes: int, workers: int, recordings: bool, written: bool) -> list[Cost]:
     """All parts, in order."""
     found = list[Cost]()
 
@@ -110,6 +110,12 @@ def measure(made: Made, episodes: int, workers: int, recordings: bool) -> list[C
         )
         found.append(cost)
 
+    if written:
+        about = {"episodes": episodes, "frames": made.frames, "size": made.pixels}
+        (made.folder / "made.json").write_text(json.dumps(about))
+        for name in ("write", *(part for part in PARTS if part != "environment")):
+            note(made.part(name))
+        return found
     note(made.collect(episodes, workers))
     if recordings:
         note(made.read())
@@ -126,6 +132,9 @@ def main(
     size: Annotated[int, typer.Option(help="pixels along each side of a frame")] = 8,
     workers: Annotated[int, typer.Option(help="processes that play; 0: as many as there are cores")] = 2,
     recordings: Annotated[bool, typer.Option(help="read them from a folder of .npz files too")] = True,
+    written: Annotated[
+        bool, typer.Option(help="write the stores without playing, reading, training and encoding; for large numbers")
+    ] = False,
     folder: Annotated[Path | None, typer.Option(help="where to work, on the disk to be measured")] = None,
 ) -> None:
     """Print seconds, memory and files of each part of the pipeline, by the number of episodes."""
@@ -133,7 +142,7 @@ def main(
     for count in map(int, episodes.split(",")):
         with tempfile.TemporaryDirectory(prefix="large_", dir=folder) as place:
             made = Made(Path(place), size, frames)
-            costs[count] = measure(made, count, workers, recordings)
+            costs[count] = measure(made, count, workers, recordings, written)
             for store in ("data/episodes.zarr", "data/latents.zarr"):
                 files, mib = made.files(store)
                 stores.append([store, f"{count:,}", str(files), f"{mib:.1f}"])

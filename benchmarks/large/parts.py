@@ -8,7 +8,7 @@ The current folder has what the pipeline makes.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BATCHES, BATCH = 200, 16
@@ -23,6 +23,41 @@ def now() -> Spent:
 def since(began: Spent) -> Spent:
     clock, cpu = now()
     return clock - began[0], cpu - began[1]
+
+
+def write() -> Spent:
+    """Write both stores, of as many episodes as `made.json` says, without playing or encoding them."""
+    import numpy as np
+
+    from oniris_core.data.episodes.episode import Episode
+    from oniris_core.data.episodes.store import write_episodes
+    from oniris_core.data.latents.store import write_latents
+    from oniris_core.data.rows.actions import ActionSpec
+
+    about = json.loads(Path("made.json").read_text())
+    episodes, frames, size = about["episodes"], about["frames"], about["size"]
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(frames // 2, frames + frames // 2, episodes)
+    split, counts = (rng.random(episodes) < 0.1).astype(np.uint8), 1 + (lengths - 1) // 4
+    spec = {"action_spec": ActionSpec("discrete", (4,), start=(0,)).to_json()}
+    shown = rng.integers(0, 256, (2 * frames, size, size, 3), dtype=np.uint8) & np.uint8(3)
+    latents = rng.normal(size=(frames, 4, 2, 2)).astype(np.float16)
+
+    def played() -> Iterator[Episode]:
+        for number, n in enumerate(map(int, lengths)):
+            actions, zeros = rng.integers(0, 4, n), np.zeros(n, np.float32)
+            yield Episode(shown[:n], actions, zeros, zeros > 0, zeros > 0, np.zeros((n, 2), np.float32), number)
+
+    def encoded() -> Iterator[tuple[np.ndarray, ...]]:
+        for n in map(int, counts):
+            zeros = np.zeros((n, 4), np.float32)
+            yield latents[:n], rng.integers(0, 4, (n, 4)), zeros, zeros > 0
+
+    began = now()
+    write_episodes(Path("data/episodes.zarr"), played(), int(lengths.sum()), split, spec)
+    more = {**spec, "vae_identity": "made", "episodes_identity": "made"}
+    write_latents(Path("data/latents.zarr"), encoded(), counts.cumsum(), np.arange(episodes), split, more)  # type: ignore[arg-type]
+    return since(began)
 
 
 def export() -> Spent:
@@ -104,7 +139,7 @@ def from_disk() -> Spent:
     """Open both stores as those are that do not fit into memory, and read as many batches from each."""
     from oniris_core.data.rows import zarrs
 
-    zarrs.PRELOAD_BYTES, zarrs.PRELOAD_SHARE = 0, 0.0
+    zarrs.PRELOAD_BYTES = 0
     began = now()
     open_episodes()
     frame_clips()
@@ -116,6 +151,6 @@ def from_disk() -> Spent:
 if __name__ == "__main__":
     parts: dict[str, Callable[[], Spent]] = {
         part.__name__: part
-        for part in (export, open_episodes, frame_clips, open_latents, latent_clips, environment, from_disk)
+        for part in (write, export, open_episodes, frame_clips, open_latents, latent_clips, environment, from_disk)
     }
     print(json.dumps(parts[sys.argv[1]]()))

@@ -45,7 +45,8 @@ class Watch:
         steps, (cpu, clock) = done - self._at, (self._cpu() - self._before, time.perf_counter() - self._clock)
         more = [look() for look in self._more.values()]
         self.rows.append([done, rss, handles, threads, 1e3 * cpu / steps, 1e3 * clock / steps, *more])
-        print(f"{done} {self._unit}s: {rss:.1f} MiB, {1e3 * cpu / steps:.3f} ms", flush=True)
+        print(f"{done} {self._unit}s: {rss:.1f} MiB, {handles} file handles, {threads} threads, {1e3 * cpu / steps:.3f} ms",
+              flush=True)  # fmt: skip
         self._at = done
         self._mark()
 

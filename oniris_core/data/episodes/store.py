@@ -109,12 +109,8 @@ def write_episodes(
         finish(group, attributes)
 
 
-def open_episodes(path: Location | str, sampled: bool = False) -> EpisodeStore:
+def open_episodes(path: Location | str) -> EpisodeStore:
     """Open and check an episode store.
-
-    Args:
-        path: the folder or URL.
-        sampled: by a training, for which more of it is kept in memory; see `preload`.
 
     Raises:
         UserError: missing, damaged, not complete, or not an episode store.
@@ -133,7 +129,7 @@ def open_episodes(path: Location | str, sampled: bool = False) -> EpisodeStore:
             f"{path}: {frames.shape[0]} frames and {actions.shape[0]} actions, but episodes end at {ends[-1:]}"
         )
     return EpisodeStore(
-        preload(frames, sampled), actions, states, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
+        preload(frames), actions, states, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
         read(group, "data/rewards"), read(group, "data/terminated")[ends - 1],
         ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
     )  # fmt: skip

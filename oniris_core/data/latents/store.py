@@ -165,12 +165,8 @@ def write_latents(
     return found
 
 
-def open_latents(path: Location, sampled: bool = False) -> LatentStore:
+def open_latents(path: Location) -> LatentStore:
     """Open and check a latent store.
-
-    Args:
-        path: the folder or URL.
-        sampled: by a training, for which more of it is kept in memory; see `preload`.
 
     Raises:
         UserError: missing, damaged, not complete, or not a latent store.
@@ -188,8 +184,7 @@ def open_latents(path: Location, sampled: bool = False) -> LatentStore:
     if not len(ends) or latents.shape[0] != ends[-1]:
         raise UserError(f"{path}: {latents.shape[0]} latent frames, but episodes end at {ends[-1:]}")
     return LatentStore(
-        preload(latents, sampled), read(group, "data/actions"), ends, read(group, "meta/episode_seed"),
-        read(group, "meta/split"),
+        preload(latents), read(group, "data/actions"), ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
         np.asarray(attributes["mean"], np.float32), np.asarray(attributes["std"], np.float32), float(attributes["change_std"]),
         attributes["vae_identity"], ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
         read(group, "data/rewards"), read(group, "data/ended"),

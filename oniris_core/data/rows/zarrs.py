@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +19,14 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
 from oniris_core.common.artefacts.files import open_artefact
 from oniris_core.common.artefacts.remote import Location, open_artefact_at, staged_at, trouble
 from oniris_core.common.errors import OnirisError, UserError
-from oniris_core.common.memory import available_memory
+from oniris_core.data.rows.sharded import sharded
 
 ROWS_PER_CHUNK = 16
 ROWS_PER_SHARD = 1024
 MOST_SHARDS, MOST_SHARD_BYTES = 512, 2**28
 """Shards of a store are as large as it takes to be so few, but not larger: several times that is held while one is written."""
-PRELOAD_BYTES, PRELOAD_SHARE = 4 * 2**30, 0.25
-"""Arrays up to this size are read into memory at once, which is over forty times faster to sample from; by a training also
-those up to this share of the memory there is, which its processes have in common."""
+PRELOAD_BYTES = 4 * 2**30
+"""Arrays up to this size are read into memory at once, which is several times faster to sample from."""
 
 
 @contextlib.contextmanager
@@ -207,12 +205,9 @@ def read(group: zarr.Group, name: str) -> np.ndarray:
     return np.asarray(array(group, name)[...])
 
 
-def preload(array: zarr.Array, sampled: bool) -> Any:
-    """The array in memory if it is small enough, else as it is on the disk; both are read by slicing.
-
-    Args:
-        array: of rows.
-        sampled: whether a training will draw from it for a long time, so that it is worth more memory and a longer wait.
-    """
-    share = PRELOAD_SHARE * (available_memory() or 0) / int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if sampled else 0
-    return array[...] if array.nbytes <= max(PRELOAD_BYTES, share) else Rows(array)
+def preload(array: zarr.Array) -> Any:
+    """The array in memory if it is small enough, else as it is on the disk; both are read by slicing."""
+    direct = sharded(array)
+    if array.nbytes <= PRELOAD_BYTES:
+        return array[...] if direct is None else direct[:]
+    return Rows(array) if direct is None else direct
