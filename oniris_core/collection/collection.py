@@ -148,7 +148,7 @@ class _Collection:
         self._free = list(range(len(seats)))
         self._deaths: Counter[int] = Counter()
         self._failures = 0
-        self._end: OnirisError | None = None  # why no new episodes are started
+        self._end: OnirisError | Interrupted | None = None  # why no new episodes are started
         self._end_at = 0.0
 
     def run(self, todo: deque[int], stop: StopRequest) -> Iterator[Outcome]:
@@ -234,7 +234,7 @@ class _Collection:
                 self._end_at = 0.0
                 return
 
-    def _stop(self, why: OnirisError) -> None:
+    def _stop(self, why: OnirisError | Interrupted) -> None:
         if self._end is None:
             self._end, self._end_at = why, time.monotonic()
 

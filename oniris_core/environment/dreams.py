@@ -160,8 +160,8 @@ class WorldVectorEnv(DecisionVectorEnv):
         if key not in self._begun:
             start, form, c = self.parts.start(number), self.parts.world.form, self.group
             if number not in self._encoded:
-                whole = 1 + start.latents(c) * c  # frames after the last whole group are in no latent frame
-                self._encoded[number] = self.stepper.latents_of(start.frames[None, :whole], start.actions[None, :whole])
+                rows = 1 + start.latents(c) * c  # frames after the last whole group are in no latent frame
+                self._encoded[number] = self.stepper.latents_of(start.frames[None, :rows], start.actions[None, :rows])
             last = frame // c
             seen = slice(max(0, last - self._context), last + 1)
             z, told = (part[:, seen] for part in self._encoded[number])
