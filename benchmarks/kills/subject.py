@@ -151,7 +151,7 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 def kill(subject: Subject, kind: str, moment: float) -> bool:
     """Run, and kill a victim when the run has computed for `moment` seconds, or computes no more; whether that ended it."""
-    hits, last = list[int](), [0.0, 0.0]
+    hits, last = list[int](), [-1.0, 0.0]
 
     def look(root: psutil.Popen) -> bool:
         clock, now = computed(root.pid), time.monotonic()
