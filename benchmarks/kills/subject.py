@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -119,7 +120,7 @@ class Subject:
     def litter(self) -> list[str]:
         """Temporary files that are still there, their names without what is drawn for each."""
         found = self.temporary.iterdir() if self.temporary.is_dir() else []
-        return sorted({path.name.partition("_")[0] for path in found})
+        return sorted({re.split("[_-]", path.name)[0] for path in found})
 
 
 def digest(data: bytes) -> str:

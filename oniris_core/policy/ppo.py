@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from oniris_core.common.artefacts.files import atomic_write
 from oniris_core.common.seeds import numpy_rng
@@ -73,7 +74,9 @@ def train(
         if wanted > ppo.num_timesteps:
             ppo.set_random_seed(int(numpy_rng(seed, "part of a training", point).integers(2**31)))
             ppo._last_obs = None  # so the episodes begin anew
+            ppo.set_logger(Logger(None, []))  # else each part leaves a folder where temporary files are
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=False)
+            ppo._custom_logger = False  # who takes up the policy has no such logger
         figures.append(at(ppo.num_timesteps, player(ppo)))
         ppo.save(kept / f"{point}.zip")
         atomic_write(kept / f"{point}.json", json.dumps(figures[-1]).encode())  # last: it says that the part is done
