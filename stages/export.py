@@ -47,9 +47,12 @@ def app(
     for module in ("onnx", "onnxscript", "onnxruntime"):
         optional(module, "export", "the stage export")
     rendering = settings.own
-    # The page comes first, so a killed run may have left it without the folder: it is compared when it has been made again.
-    left = html is not None and html.is_file() and html.open("rb").read(len(PAGE)) == PAGE
-    for option, path in (("--out", out), ("--html", None if left else html)):
+    # What a killed run may have left is compared when it is known what is wanted.
+    left = {html} if html is not None and html.is_file() and html.open("rb").read(len(PAGE)) == PAGE else set()
+    left |= {out} if (out / "model.json").is_file() else set()
+    for option, path in (("--out", out), ("--html", html)):
+        if path in left:
+            continue
         if path is not None and path.exists():
             raise UserError(f"{option} {path} exists: remove it or choose another path")
         if path is not None:

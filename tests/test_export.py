@@ -29,7 +29,7 @@ from oniris_core.sampling.schedule import sigma_schedule
 from oniris_core.sampling.solver import dpm_solver
 from oniris_core.vae.store import load_vae
 from oniris_core.world.store import load_world
-from tests.conftest import Run, one_thread, run_stage
+from tests.conftest import Run, one_thread, run_stage, tree
 from tests.exports import ONE_LEVEL, TorchDream, sampler_of, save_small
 from tests.project import write_defaults
 from tests.test_cli import one_error
@@ -209,10 +209,10 @@ def test_bad_input(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_killed_between_page_and_folder_it_goes_on(
+def test_killed_before_it_has_ended_it_goes_on(
     small_export: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page is written first; what is there is replaced by nothing, and taken only if it is the very same."""
+    """Between page and folder, or after both; what is there is never replaced, and taken only if it is the same."""
     for name in ("vae", "world"):
         shutil.copytree(small_export / name, tmp_path / name)
     for name in ("starts.npz", "params.yaml"):
@@ -232,7 +232,17 @@ def test_killed_between_page_and_folder_it_goes_on(
         result = run(tmp_path, "export", *with_page)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "play.html").read_bytes() == page
-    assert (tmp_path / "out/manifest.json").is_file()
+    whole = tree(tmp_path / "out")
+    with one_thread():
+        result = run(tmp_path, "export", *with_page)  # as after a kill at the very end
+        assert result.exit_code == 0, result.output
+        one_error(
+            run(tmp_path, "export", *with_page, "--half"),
+            r"out exists, and is damaged or of something else: remove it or",
+        )
+    assert tree(tmp_path / "out") == whole
+    (tmp_path / "out/start.onnx").write_bytes(b"another")
+    one_error(run(tmp_path, "export", *with_page), r"out exists, and is damaged or of something else")
 
 
 def test_a_missing_package_is_named(

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.kills import processes
 from benchmarks.kills.processes import MARK, aftermath, marked
+from oniris_core.collection import collection
 from tests.conftest import ROOT, Run, tree
 from tests.zygote import linux_only
 
@@ -48,6 +49,10 @@ def test_a_stage_in_a_group_of_its_own_is_no_orphan(group: str, params_only: Pat
     before = file.read_bytes()
     shell(f"DVC_STAGE=x {group} {STAGE}; true", params_only)
     assert file.read_bytes() != before
+
+
+def test_a_collection_that_stops_waits_for_its_episodes_less_than_the_grace() -> None:
+    assert collection.GRACE_S < processes.GRACE_S
 
 
 @linux_only

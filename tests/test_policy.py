@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,16 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     teach(monkeypatch)
 
 
-def test_from_a_world_model_to_a_policy(params_only: Path, run: Run, toy: None) -> None:
+def test_from_a_world_model_to_a_policy(
+    params_only: Path, run: Run, toy: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with one_thread():
         result = run(params_only, "policy", *options())
     assert result.exit_code == 0, result.output
     assert "left out: behaviour" in result.output
+    assert not list(temporary.iterdir())
     report = params_only / "reports/policy"
     made = {path.name for path in report.iterdir()}
     assert made == {"metrics.json", "left_out.json", "returns.json", "curve.csv", "curve.png", "best.mp4", "index.html",

@@ -99,11 +99,13 @@ class Aftermath:
 def aftermath(folder: Path, grace: float = GRACE_S) -> Aftermath:
     """Wait until no process of a run is alive. To be called right after the kill, or after the end of a run.
 
-    A run is starved if without the longest wait for a core among its processes it would have been gone within the grace.
+    A run is starved if it would have been gone within the grace without the time in which one of its processes waited for a
+    core, and with it those that wait for that one.
     """
     start, seen, late = time.monotonic(), dict[int, Survivor](), dict[int, Survivor]()
+    passed = waited = 0.0
     while alive := marked(folder):
-        passed = time.monotonic() - start
+        before, passed, waits = passed, time.monotonic() - start, [0.0]
         for pid in alive:
             try:
                 process = psutil.Process(pid)
@@ -111,18 +113,19 @@ def aftermath(folder: Path, grace: float = GRACE_S) -> Aftermath:
                 if pid not in seen:
                     seen[pid] = Survivor(_about(process), times)
                 one = seen[pid]
+                waits.append(times[1] - one.began[1] - one.queue_s)
                 one.alive_s, one.cpu_s, one.queue_s = passed, times[0] - one.began[0], times[1] - one.began[1]
                 if passed >= grace and not one.state:
                     one.state, late[pid] = _state(pid), one
             except (psutil.Error, OSError):  # it has just ended
                 continue
+        waited += min(max(waits), passed - before)
         if passed > PATIENCE_S:
             for pid in alive:
                 psutil.Process(pid).kill()
             return Aftermath([*late.values()], stuck=True)
         time.sleep(LOOK_S)
     longest = max((one.alive_s for one in late.values()), default=0.0)
-    waited = max((one.queue_s for one in seen.values()), default=0.0)
     return Aftermath([*late.values()], starved=longest - waited < grace)
 
 

@@ -97,7 +97,7 @@ class Play(Program):
         return ["-m", "stages.play", *self.models(), f"--port={self.port}", "--quality=fast"]
 
     def start(self) -> psutil.Popen:
-        self.opens, self.opened = bool(self.draw.randrange(2)), False
+        self.opens, self.opened, self.ended = bool(self.draw.randrange(2)), False, False
         self.page = threading.Thread(target=self._visit, daemon=True)
         return super().start()
 
@@ -107,7 +107,8 @@ class Play(Program):
             if (self.opens or last) and "Play at" in self.log.read_text():
                 self.opened = True
                 self.page.start()
-        elif last and not self.page.is_alive():
+        elif last and not self.ended and not self.page.is_alive():
+            self.ended = True
             with contextlib.suppress(psutil.Error):
                 root.terminate()
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -19,6 +20,8 @@ UNFINISHED = (".partial", ".replaced", ".removed")
 ASIDE = {".dvc", ".git", "__pycache__", "runs"}
 """Folders without results; of `runs` only locks may be left."""
 STUCK = -1
+IDLE_S = 3.0
+"""Without computing, after which a run will not come to its moment: it waits for its user."""
 
 Spans = dict[str, tuple[float, float]]
 """By kind of victim: from when to when there was one, as CPU seconds of the whole run by then."""
@@ -117,7 +120,7 @@ class Subject:
     def litter(self) -> list[str]:
         """Temporary files that are still there, their names without what is drawn for each."""
         found = self.temporary.iterdir() if self.temporary.is_dir() else []
-        return sorted({path.name.partition("_")[0] for path in found})
+        return sorted({re.split("[_-]", path.name)[0] for path in found})
 
 
 def digest(data: bytes) -> str:
@@ -148,11 +151,15 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 def kill(subject: Subject, kind: str, moment: float) -> bool:
-    """Run, and kill a victim when the run has computed for `moment` seconds; False if it ended well all the same."""
-    hits = list[int]()
+    """Run, and kill a victim when the run has computed for `moment` seconds, or computes no more; whether that ended it."""
+    hits, last = list[int](), [-1.0, 0.0]
 
     def look(root: psutil.Popen) -> bool:
-        victim = subject.victim(root, kind) if computed(root.pid) >= moment else None
+        clock, now = computed(root.pid), time.monotonic()
+        if clock != last[0]:
+            last[:] = clock, now
+        due = clock >= moment or now - last[1] > IDLE_S
+        victim = subject.victim(root, kind) if due else None
         if victim is None:
             return False
         try:

@@ -28,8 +28,8 @@ from oniris_core.data.playing.params import CollectParams
 from oniris_core.data.playing.policies import load_policy
 from oniris_core.data.playing.rollouts import episode_seed, play_episode, repeats_itself
 
-GRACE_S = 5.0
-"""How long episodes in play may take to end once the collection stops."""
+GRACE_S = 1.0
+"""How long episodes in play may take to end once the collection stops; who has killed dvc waits for them too."""
 
 LATE_S = 30.0
 """How much later than its time an episode is given up that nothing ended: a worker may have had to be started first."""

@@ -160,7 +160,7 @@ class WorldVectorEnv(DecisionVectorEnv):
         if key not in self._begun:
             start, form, c = self.parts.start(number), self.parts.world.form, self.group
             if number not in self._encoded:
-                rows = 1 + start.latents(c) * c  # frames after the last rows group are in no latent frame
+                rows = 1 + start.latents(c) * c  # frames after the last whole group are in no latent frame
                 self._encoded[number] = self.stepper.latents_of(start.frames[None, :rows], start.actions[None, :rows])
             last = frame // c
             seen = slice(max(0, last - self._context), last + 1)

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from oniris_core.common.artefacts.files import staged_folder, to_json
+from oniris_core.common.artefacts.files import open_artefact, staged_folder, to_json
 from oniris_core.common.errors import UserError
-from oniris_core.environment.starts import Starts, fitting, write_starts
+from oniris_core.environment.starts import Starts, fitting, open_starts, write_starts
 from oniris_core.export.description import (
     FORMAT,
     Actions,
@@ -48,7 +48,7 @@ def write_export(
     """Write the folder; what is in it depends on nothing but the arguments.
 
     Args:
-        out: the folder, which must not be there.
+        out: the folder, which may be there only if it is whole and of all the same.
         world, codec: of the same VAE, on the CPU.
         sampler: how frames are generated.
         starts: where dreams begin.
@@ -60,8 +60,8 @@ def write_export(
         beside: is given the folder and its description before it is put in place, to make something of it.
 
     Raises:
-        UserError: a VAE that does not belong to the model, starts that are none of its, a model with a part that has no
-            ONNX form.
+        UserError: another folder is there; a VAE that does not belong to the model, starts that are none of its, a model with
+            a part that has no ONNX form.
     """
     config, vae = world.form.config, codec.vae.config
     if codec.identity != world.vae_identity:
@@ -86,6 +86,11 @@ def write_export(
         decoder=_remembered(standardising.decoder.begin(1, *world.form.latent_shape[1:]), "decoder"),
         identities=Identities(world=identity, vae=codec.identity),
     )  # fmt: skip
+    if out.exists():
+        if not _is_same(out, about, starts):
+            raise UserError(f"{out} exists, and is damaged or of something else: remove it or choose another path")
+        beside(out, about)
+        return about
     with staged_folder(out, KIND) as folder:
         for part in parts:
             tell(part.name)
@@ -97,6 +102,16 @@ def write_export(
         shutil.copyfile(Path(__file__).with_name("driver.py"), folder / "driver.py")
         beside(folder, about)
     return about
+
+
+def _is_same(out: Path, about: Description, starts: Starts) -> bool:
+    """Whether a folder is whole, and of this model, sampler, precision and starts."""
+    try:
+        open_artefact(out, KIND, made_by=KIND)
+        found = (out / "model.json").read_text(), open_starts(out / "starts.npz", 2**31, 1).identity
+    except UserError:
+        return False
+    return found == (to_json(about.model_dump(mode="json")), starts.identity)
 
 
 def fewer(steps: int) -> list[int]:

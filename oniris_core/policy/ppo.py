@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from oniris_core.common.artefacts.files import atomic_write, sha256_file
@@ -89,7 +90,9 @@ def train(
         if wanted > ppo.num_timesteps:
             ppo.set_random_seed(int(numpy_rng(seed, "part of a training", point).integers(2**31)))
             ppo._last_obs = None  # so the episodes begin anew
+            ppo.set_logger(Logger(None, []))  # else each part leaves a folder where temporary files are
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=False)
+            ppo._custom_logger = False  # who takes up the policy has no such logger
         figures.append(at(ppo.num_timesteps, partial(player, ppo)))
         _keep(kept, point, ppo, around, figures[-1])
     return ppo, figures
