@@ -150,10 +150,10 @@ def test_an_artefact_whose_folder_is_removed_meanwhile_is_not_made_of_the_rest(t
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("gone", r"data/frames/c/1/0/0/0 is gone"),
-        ("empty", r"data/frames/c/1/0/0/0 is empty"),
-        ("half", r"data/frames was damaged while it was read: ValueError"),
-        ("flipped", r"data/frames was damaged while it was read: RuntimeError"),
+        ("gone", r"data/frames/c/1/0/0/0 is damaged \(.*No such file"),
+        ("empty", r"data/frames/c/1/0/0/0 is damaged \("),
+        ("half", r"data/frames/c/1/0/0/0 is damaged \("),
+        ("flipped", r"data/frames/c/1/0/0/0 is damaged \(.*Zstd"),
     ],
 )
 def test_what_is_gone_or_damaged_after_the_check_is_no_zeros(
@@ -259,7 +259,7 @@ def test_a_part_of_a_policys_training_that_is_lost_is_trained_again(
     for point in (1, 2, 3):
         file = tmp_path / f"{point}.zip"
         file.write_bytes(bytes([point]) * 100)
-        note = {"figures": {"inside": float(point)}, "sha256": sha256_file(file)}
+        note = {"figures": {"inside": float(point)}, "sha256": {file.name: sha256_file(file)}}
         file.with_suffix(".json").write_text(json.dumps(note))
     assert [figures["inside"] for figures in ppo._done(tmp_path)] == [1, 2, 3]
     if what == "gone":
