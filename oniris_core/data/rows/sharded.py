@@ -75,13 +75,17 @@ class ShardedRows:
                     size = self._shard // c * 16
                     file.seek(-size - _CRC, os.SEEK_END)
                     self._places[shard] = np.frombuffer(file.read(size), "<u8").reshape(-1, 2)
-                for number in range(max(first - base, 0) // c, -(-min(end - base, self._shard) // c)):
-                    offset, length = map(int, self._places[shard][number])
-                    file.seek(offset)  # 2^64 - 1 where there is nothing, which no file has
-                    found = np.frombuffer(decompress(file.read(length)), self.dtype).reshape(c, *self.shape[1:])
-                    begin = base + number * c
-                    a, b = max(first, begin), min(end, begin + c)
-                    out[a - first : b - first] = found[a - begin : b - begin]
+                numbers = range(max(first - base, 0) // c, -(-min(end - base, self._shard) // c))
+                places = self._places[shard][numbers.start : numbers.stop].tolist()  # one behind the other, as written
+                start = min(offset for offset, _ in places)  # 2^64 - 1 where there is nothing, which no file has
+                file.seek(start)
+                data = memoryview(file.read(max(offset + length for offset, length in places) - start))
+            for number, (offset, length) in zip(numbers, places, strict=True):
+                packed = data[offset - start : offset - start + length]
+                found = np.frombuffer(decompress(packed), self.dtype).reshape(c, *self.shape[1:])
+                begin = base + number * c
+                a, b = max(first, begin), min(end, begin + c)
+                out[a - first : b - first] = found[a - begin : b - begin]
         except (OSError, ValueError, RuntimeError, IndexError, OverflowError) as error:
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): make the store again") from None
 
