@@ -71,7 +71,8 @@ class WorldVectorEnv(DecisionVectorEnv):
             observations: what is seen, "pixels" or "latents"; see `DecisionVectorEnv`.
             rewards: of the "model", or "none": rewards of 0, and no end but the horizon.
             actions_per_step: "one" for all c frames of a latent frame, or "all": one for each.
-            context_latents: true latent frames that a dream starts from, after the first of those that it takes in.
+            context_latents: true latent frames that a dream starts from at least, after the first one. It takes in as many as
+                the forecast looks back to, where there are so many.
             begin: "early" for the first frame of a start with so much of a past; "anywhere" for any of those, drawn each time:
                 so dreams are had of all that was recorded, also where a dream from the first frame on would not come to. A
                 store is then read whole, and not the first frames of each episode alone.
@@ -162,8 +163,10 @@ class WorldVectorEnv(DecisionVectorEnv):
             if number not in self._encoded:
                 rows = 1 + start.latents(c) * c  # frames after the last whole group are in no latent frame
                 self._encoded[number] = self.stepper.latents_of(start.frames[None, :rows], start.actions[None, :rows])
+            # The forecast looks so far back. Where there is less, it takes it that the episode began there and stood still before.
+            back = max(self._context, form.config.forecast_ages[-1])
             last = frame // c
-            seen = slice(max(0, last - self._context), last + 1)
+            seen = slice(max(0, last - back), last + 1)
             z, told = (part[:, seen] for part in self._encoded[number])
             frames = self.frames[0]
             if self._shown:
