@@ -163,11 +163,7 @@ _ABOUT = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 
 class Rows:
-    """A large array of a checked store, read from its files by slicing.
-
-    Attributes:
-        shape, dtype, nbytes: as of the array.
-    """
+    """A large array of a checked store, read from its files by slicing; its size and type are told as an array tells them."""
 
     def __init__(self, array: zarr.Array):
         self._array = array
