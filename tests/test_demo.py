@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from oniris_core.vae.store import load_vae
+from oniris_core.environment.parts import assemble
 from oniris_core.world.store import load_world
 from tests.project import ROOT, defaults
 
 DEMO = ROOT / "demo"
+yaml = YAML(typ="safe")
 SMALL = {
     "collect": {"episodes": 8, "max_frames": 40, "held_out_share": 0.5},
     "render": {
@@ -21,10 +23,22 @@ SMALL = {
 }  # fmt: skip
 
 
-def test_the_weights_are_small_and_fit_each_other() -> None:
-    assert max(file.stat().st_size for kind in ("vae", "world") for file in (DEMO / kind).rglob("*")) < 16 * 2**20
-    model = load_world(DEMO / "world")
-    assert model.vae_identity == load_vae(DEMO / "vae")[1]
+@pytest.mark.parametrize(("folder", "most"), [(DEMO, 32e6), (DEMO / "control", 4e6)])
+def test_the_weights_are_small_and_fit_each_other_and_their_starts(folder: Path, most: float) -> None:
+    files = [file for kind in ("vae", "world") for file in (folder / kind).rglob("*") if file.is_file()]
+    assert max(file.stat().st_size for file in files) < 16 * 2**20
+    assert sum(file.stat().st_size for file in files) < most
+    parts = assemble(folder / "world", folder / "vae", folder / "starts.npz")
+    assert all(len(start.frames) == 33 for start in parts.starts.starts)
+
+
+def test_control_is_what_its_preset_says_and_knows_rewards() -> None:
+    params, preset = (
+        yaml.load((ROOT / path).read_text()) for path in ("demo/control/params.yaml", "presets/control.yaml")
+    )
+    for section, values in preset.items():
+        assert {name: params[section][name] for name in values} == values
+    assert load_world(DEMO / "control/world").has_outcomes
 
 
 @pytest.mark.pipeline

@@ -163,7 +163,7 @@ class WorldVectorEnv(DecisionVectorEnv):
             if number not in self._encoded:
                 rows = 1 + start.latents(c) * c  # frames after the last whole group are in no latent frame
                 self._encoded[number] = self.stepper.latents_of(start.frames[None, :rows], start.actions[None, :rows])
-            # The forecast looks so far back: where there is less, it takes it that an episode began there, and stood still before.
+            # The forecast looks so far back: where there is less, to it an episode began there, and stood still before.
             back = max(self._context, form.config.forecast_ages[-1])
             last = frame // c
             seen = slice(max(0, last - back), last + 1)
