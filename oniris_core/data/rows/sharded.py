@@ -24,11 +24,7 @@ _CRC = 4
 
 
 class ShardedRows:
-    """An array on disk, read by slicing along its first axis.
-
-    Attributes:
-        shape, dtype, nbytes: as those of the array in memory.
-    """
+    """An array on disk, read by slicing along its first axis, with the shape, dtype and nbytes of the array in memory."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype, chunk: int, shard: int):
         """What a folder holds.
