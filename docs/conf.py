@@ -18,7 +18,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 # The source is the whole project, so that a link from file to file means here what it means where the code is hosted.
 root_doc = "docs/index"
 include_patterns = [
-    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "demo/README.md", "demo/control/README.md", "benchmarks/README.md", "docs/*.md",
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "demo/README.md", "demo/control/README.md", "benchmarks/README.md",
+    "docs/*.md",
     "docs/api/oniris_core*.rst",
 ]  # fmt: skip
 exclude_patterns = [".*", "data", "examples", "models", "oniris_core", "renders", "reports", "runs", "site", "tests"]
