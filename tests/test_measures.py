@@ -13,7 +13,7 @@ import torch
 from oniris_core.common.errors import UserError
 from oniris_core.data.episodes.store import EpisodeStore, open_episodes
 from oniris_core.data.playing.environments import make_env
-from oniris_core.data.playing.rollouts import play_episode, replay
+from oniris_core.data.playing.rollouts import Replay, play_episode, replay
 from oniris_core.data.rows.actions import ActionSpec, action_spec
 from oniris_core.evaluation.fidelity.positions import violet
 from oniris_core.evaluation.measures.control import Control, confusion_table, measure_control
@@ -153,7 +153,7 @@ def test_the_truth_can_be_made_again_from_what_the_set_says(
             env, said["seeds"][k], np.array(said["actions"][k]), cadence["frame_skip"], tuple(cadence["size"]),
             cadence["resize"],
         )  # fmt: skip
-        assert chosen.digest(k, chosen.frames_of(played)) == said["truth_sha256"][k]
+        assert chosen.digest(k, chosen.frames_of(played.frames)) == said["truth_sha256"][k]
     assert np.array_equal(floors[0][chosen.alive], chosen.truth[chosen.alive])
     context = slice(None, chosen.context)
     assert np.array_equal(floors[1][:, context], chosen.truth[:, context])  # noise is redrawn after it only
@@ -422,8 +422,9 @@ def test_an_environment_that_draws_noise_elsewhere_is_said_to_differ(
 ) -> None:
     from oniris_core.evaluation.rollouts import simulator
 
-    def restless(*arguments: object) -> np.ndarray:
-        return replay(*arguments) ^ 1  # type: ignore[arg-type]
+    def restless(*arguments: object) -> Replay:
+        played = replay(*arguments)  # type: ignore[arg-type]
+        return played._replace(frames=played.frames ^ 1)
 
     monkeypatch.setattr(simulator, "replay", restless)
     result = run(pipeline, "render")

@@ -208,7 +208,7 @@ def test_the_pipeline_tells_rewards_and_ends(tiny_pipeline):
         "vae/return_error@4",
         "rollout/return_error@4",
         "floor/return_error@4",
-        "floor/end_recall",
+        "floor/end_calibration_error",
         "mean_reward/return_error@4",
         "rollout/end_calibration_error",
     ):
