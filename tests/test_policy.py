@@ -61,7 +61,8 @@ def test_from_a_world_model_to_a_policy(
         result = run(params_only, "policy", *options())
     assert result.exit_code == 0, result.output
     assert "left out: behaviour" in result.output
-    assert not list(temporary.iterdir())
+    # torch makes a folder of its own there when a process first asks it to compile anything.
+    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
     report = params_only / "reports/policy"
     made = {path.name for path in report.iterdir()}
     assert made == {"metrics.json", "left_out.json", "returns.json", "curve.csv", "curve.png", "best.mp4", "index.html",
