@@ -1,5 +1,6 @@
 """The kill campaign, on something quicker than the pipeline: what it counts, that it stops and goes on, whom it kills."""
 
+import importlib
 import json
 import random
 import re
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -18,6 +21,7 @@ from benchmarks import kill_campaign
 from benchmarks.kill_campaign import Campaign, Case
 from benchmarks.kills.pipelines import STAGES, Pipeline, spans
 from benchmarks.kills.processes import aftermath
+from benchmarks.kills.programs import Export, Play, Policy, Program
 from benchmarks.kills.state import FILE
 from benchmarks.kills.subject import Subject
 from tests.zygote import linux_only
@@ -163,3 +167,12 @@ def test_a_clone_lacks_what_is_to_be_run(tiny_params: Path, tmp_path: Path) -> N
     assert ".dvc/cache/runs/re/render/value" in left
     assert "train:" not in (folder / "dvc.lock").read_text().replace("train_vae", "")
     assert "processes: 2" in (folder / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("make", [Policy, partial(Export, runtime=Path("ort")), Play], ids=["policy", "export", "play"])
+def test_programs_have_the_options_with_which_they_are_called(make: Callable[[Path, Path], Program]) -> None:
+    program = make(Path("folder"), Path("like"))
+    app = importlib.import_module(f"stages.{program.name}").app
+    known = {name for option in typer.main.get_command(app).params for name in option.opts}
+    used = {argument.partition("=")[0] for argument in program.arguments() if argument.startswith("--")}
+    assert used - known == set()

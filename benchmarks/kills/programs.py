@@ -54,7 +54,7 @@ class Policy(Program):
     name = "policy"
 
     def arguments(self) -> list[str]:
-        few = ["--observations=latents", "--steps=160", "--context-latents=1", "--horizon=12", "--judge-episodes=2"]
+        few = ["--observations=latents", "--steps=160", "--horizon=12", "--judge-episodes=2"]
         return ["-m", "benchmarks.kills.few", *self.models(), *few]
 
     def results(self) -> dict[str, bytes]:
