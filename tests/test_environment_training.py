@@ -19,7 +19,7 @@ from tests.toys import C, codec, starts, teach, world
 def reward_of_ones(_: Stepper, moment: Moment) -> Outcomes:
     """The action 1 is rewarded in every frame; nothing ends."""
     ones = (moment.world.told[:, -1, 1 : 2 * C : 2] > 0).float()
-    return Outcomes(ones, torch.zeros_like(ones))
+    return Outcomes(ones, torch.zeros_like(ones), ones, ones)
 
 
 @pytest.fixture

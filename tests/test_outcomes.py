@@ -147,7 +147,7 @@ def test_rewards_and_ends_of_an_easy_world_are_learned():
         ended = (clean.actions.sum(-1) > 0)[..., None].expand(-1, -1, 3) & clean.has_action[..., None]
         return Frames(x, clean.sigma, clean.actions, clean.has_action), rewards, ended
 
-    for step in range(150):
+    for step in range(300):
         clean, rewards, ended = clip(step)
         optimizer.zero_grad()
         heads.loss(denoiser.find_outcomes(clean, 4), rewards, ended).mean().backward()

@@ -32,7 +32,8 @@ def stepper(monkeypatch: pytest.MonkeyPatch) -> Stepper:
         ones = moment.world.told[:, :, 1 : 2 * C : 2] > 0
         twice = ones[:, -1] & ones[:, -2]
         before = torch.cat([torch.zeros_like(twice[:, :1]), twice[:, :-1]], dim=1)
-        return Outcomes((ones[:, -1] & ~before).float(), twice.float())  # after the end there is nothing
+        rewards = (ones[:, -1] & ~before).float()  # after the end there is nothing
+        return Outcomes(rewards, twice.float(), rewards, rewards)
 
     teach(monkeypatch, outcomes)
     return found

@@ -31,8 +31,9 @@ def outcomes(stepper: Stepper, moment: Moment) -> Outcomes:
     """Rewards that depend on the latent frame; with its eleventh an episode ends, in the group's third frame."""
     seen = moment.world.clean[:, -1].flatten(1).mean(1, keepdim=True)
     late = (moment.world.position >= 11)[:, None]
-    ends = torch.where(late, torch.tensor([0.1, 0.4, 0.6, 0.9]), torch.zeros(4))
-    return Outcomes(seen + torch.arange(4.0), ends)
+    ends = torch.where(late, torch.tensor([0.1, 0.4, 0.6, 1.0]), torch.zeros(4))
+    rewards = seen + torch.arange(4.0)
+    return Outcomes(rewards, ends, rewards, rewards)
 
 
 def teach(monkeypatch: pytest.MonkeyPatch, outcomes: Callable[[Stepper, Moment], Outcomes] = outcomes) -> None:

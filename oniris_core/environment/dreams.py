@@ -6,7 +6,7 @@ Axes: n environments side by side, c frames of a latent frame, C channels of a l
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +32,9 @@ KEPT_BYTES = 2**29
 class WorldVectorEnv(DecisionVectorEnv):
     """Dreams of the world model, side by side.
 
-    An episode begins after true frames of a start and goes on until the model ends it or `horizon` truncates it; a dream that
-    is not finite any more is truncated as well. Equal seeds and actions are equal bytes on one machine, whoever else is in
+    An episode begins after true frames of a start and goes on until it ends or `horizon` truncates it; a dream that is not
+    finite any more is truncated as well. After each latent frame it is drawn whether the episode has ended, as likely as the
+    model holds it to be. Equal seeds and actions are equal bytes on one machine, whoever else is in
     the batch and however old they are; in a batch of another size they are equal to rounding, about 1e-6 a step.
 
     Attributes:
@@ -135,7 +136,10 @@ class WorldVectorEnv(DecisionVectorEnv):
         self._show(self.moment)
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         if self._learned:
-            rewards, terminated = told(self.stepper, self.moment)
+            # Drawn, as frames are: an end held for certain from one half on would be avoided by staying in doubt.
+            found, draws = told(self.stepper, self.moment), zip(self._noise, self._steps.tolist(), strict=True)
+            terminated = np.array([numpy_rng(seed, "end", step).random() for seed, step in draws]) < found.ended
+            rewards = found.given(terminated)
         return rewards, terminated, ~is_finite(self.moment)
 
     def _show(self, moment: Moment) -> None:
@@ -210,18 +214,34 @@ def refuse_unlearned(world: World) -> None:
         raise UserError("this world model has not learned rewards: train one with train.outcome_weight above 0")
 
 
-def told(stepper: Stepper, moment: Moment) -> tuple[np.ndarray, np.ndarray]:
-    """What the model says of the latent frame that each rollout made last.
+class Told(NamedTuple):
+    """What the model says of the latent frame that each of n rollouts made last, float64 [n] each.
 
-    Returns:
-        Rewards float64 [n], summed over its frames, and bool [n]: whether the episode has more likely ended than not.
+    Attributes:
+        lasting: the rewards of its frames, if the episode goes on after it.
+        ending: the same, if it ends within it.
+        ended: how likely it has ended.
     """
+
+    lasting: np.ndarray
+    ending: np.ndarray
+    ended: np.ndarray
+
+    def given(self, ended: np.ndarray) -> np.ndarray:
+        """The rewards [n] if these (bool [n]) have ended and the others have not."""
+        return np.where(ended, self.ending, self.lasting)
+
+
+def told(stepper: Stepper, moment: Moment) -> Told:
+    """What the model says of the latent frame that each rollout made last."""
     outcomes = stepper.outcomes(moment)
     if outcomes is None:
         raise ValueError("this world model has learned no rewards")
-    ended = np.nan_to_num(_array(outcomes.ends[:, -1])) >= 0.5
     # All c rewards, also of frames after the end: what an end brings is spread over the frames at which it may have come.
-    return np.nan_to_num(_array(outcomes.rewards), posinf=0.0, neginf=0.0).sum(1), ended
+    lasting, ending = (
+        np.nan_to_num(_array(part), posinf=0.0, neginf=0.0).sum(1) for part in (outcomes.lasting, outcomes.ending)
+    )
+    return Told(lasting, ending, np.nan_to_num(_array(outcomes.ends[:, -1])))
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -60,14 +60,14 @@ def plan(
 
 
 def dreamt_returns(stepper: Stepper, moment: Moment, actions: np.ndarray, seeds: list[int]) -> np.ndarray:
-    """float64 [n]: the rewards that actions [n, T, ...], each held for a latent frame, bring until the episode ends."""
-    total, alive = np.zeros(len(moment)), np.ones(len(moment), bool)
+    """float64 [n]: the rewards that actions [n, T, ...], each held for a latent frame, are expected to bring."""
+    total, alive = np.zeros(len(moment)), np.ones(len(moment))
     for decision in range(actions.shape[1]):
         held = np.repeat(actions[:, decision, None], stepper.group, axis=1)
         moment = stepper.imagine(moment, held, seeds)
-        rewards, ended = told(stepper, moment)
-        total += rewards * alive
-        alive &= ~ended
+        found = told(stepper, moment)
+        total += alive * ((1 - found.ended) * found.lasting + found.ended * found.ending)
+        alive *= 1 - found.ended
         if not alive.any():
             break
     return total

@@ -239,9 +239,10 @@ class Session:
             before = before if last.run and last.run == step.run else [before[last.row]]
         if len(before) < len(step.seeds):
             before *= len(step.seeds)
-        rewards, ends = told(self._steppers[step.quality], self._moment)
+        found = told(self._steppers[step.quality], self._moment)
+        ends = found.ended >= 0.5  # more likely than not
         after = [(total if over else total + float(reward), over or bool(ended))
-                 for (total, over), reward, ended in zip(before, rewards, ends, strict=True)]  # fmt: skip
+                 for (total, over), reward, ended in zip(before, found.given(ends), ends, strict=True)]  # fmt: skip
         return replace(step, rewards=tuple(total for total, _ in after), ended=tuple(over for _, over in after))
 
     def _keep(self) -> None:

@@ -182,7 +182,7 @@ class Denoiser(nn.Module):
         return Expected(forecast.mean.detach()[:, None], forecast.spread.detach()[:, None], scale[:, None], forecast)
 
     def find_outcomes(self, clean: Frames, count: int, newest: Tensor | None = None) -> Tensor:
-        """What the heads say of each of the last `count` clean frames, [B, count, 2, c]: see `OutcomeHeads.tell`.
+        """What the heads say of each of the last `count` clean frames, [B, count, 3, c]: see `OutcomeHeads.tell`.
 
         Args:
             clean: the frames, any number more of them in front.

@@ -32,10 +32,14 @@ class Outcomes(NamedTuple):
         rewards: float32 [B, c], expected, in the environment's own units.
         ends: float32 [B, c], the probability that the episode has ended at or before the frame: by the environment itself
             (terminated), not by a limit of time.
+        lasting: the rewards, if the episode goes on after the latent frame.
+        ending: the rewards, if it ends within it.
     """
 
     rewards: Tensor
     ends: Tensor
+    lasting: Tensor
+    ending: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ class OutcomeHeads(nn.Module):
     has seen none but true ones hardly notices it.
 
     Rewards are learned by squared error in units of their standard deviation: its least is at the mean, so that sums of
-    predicted rewards are right on average, a landing's 100 among them.
+    predicted rewards are right on average, a landing's 100 among them. There are two of each: if the episode goes on after the
+    latent frame, and if it ends within it. A dream in which it is not plain whether a crash has happened has the mean of both;
+    who draws whether it has ended gets all of what an end brings, or nothing of it.
 
     Args:
         config: what is predicted.
@@ -102,9 +108,9 @@ class OutcomeHeads(nn.Module):
         self.noise, self.action = MPConv(channels, 4 * channels), MPConv(self.actions * action_features, 4 * channels)
         self.dense = MPConv(len(ages) * PLACES * (VALUES + 2) + 1, 4 * channels)
         self.again = MPConv(4 * channels, 4 * channels)
-        self.head = MPConv(4 * channels + 1, 2 * config.frames)
-        self.head_gain = nn.Parameter(torch.zeros(2))
-        self.register_buffer("units", torch.tensor([REWARD, LOGIT]), persistent=False)
+        self.head = MPConv(4 * channels + 1, 3 * config.frames)
+        self.head_gain = nn.Parameter(torch.zeros(3))
+        self.register_buffer("units", torch.tensor([REWARD, REWARD, LOGIT]), persistent=False)
 
     def read(self, frames_NCHW: Tensor) -> Tensor:
         """What is seen in each frame, [N, F]."""
@@ -116,7 +122,7 @@ class OutcomeHeads(nn.Module):
         return (looks.to(there.dtype) @ there.transpose(1, 2)).flatten(1)
 
     def tell(self, read_BTKF: Tensor, told_BTKA: Tensor, sigma_BT: Tensor) -> Tensor:
-        """[B, T, 2, c]: the rewards in units of their standard deviation, from their mean, and the logits of the ends.
+        """[B, T, 3, c]: rewards if it goes on and if it ends, in standard deviations from their mean, and logits of the ends.
 
         Args:
             read_BTKF: of the frames `ages`, the newest first.
@@ -128,7 +134,7 @@ class OutcomeHeads(nn.Module):
         seen = self.dense(torch.cat([newest[:, :, 0], changes, torch.ones_like(newest[:, :, 0, :1])], dim=2))
         told = mp_sum(self.noise(self.fourier(sigma_BT.log() / 4)), self.action(told_BTKA.flatten(2)), 0.7)
         x = mp_silu(self.again(mp_silu(mp_sum(seen, told, 0.3))))
-        found = self.head(torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)).unflatten(-1, (2, -1))
+        found = self.head(torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)).unflatten(-1, (3, -1))
         return found * (self.head_gain * self.units)[:, None]
 
     def forward(
@@ -169,13 +175,15 @@ class OutcomeHeads(nn.Module):
         return self.outcomes(self.tell(read[:, None], told[:, None], sigma_B[:, None])[:, 0])
 
     def outcomes(self, found: Tensor) -> Outcomes:
-        """What is told [..., 2, c], as rewards and probabilities [..., c]."""
-        rewards, ends = found.unbind(-2)
-        return Outcomes(self.config.mean + self.config.std * rewards, ends.sigmoid())
+        """What is told [..., 3, c], as rewards and probabilities [..., c]."""
+        lasting, ending = (self.config.mean + self.config.std * found[..., i, :] for i in range(2))
+        ends = found[..., 2, :].sigmoid()
+        return Outcomes(lasting.lerp(ending, ends[..., -1:]), ends, lasting, ending)
 
-    def loss(self, found_BTxc: Tensor, rewards_BTc: Tensor, ended_BTc: Tensor) -> Tensor:
+    def loss(self, found_BT3c: Tensor, rewards_BTc: Tensor, ended_BTc: Tensor) -> Tensor:
         """[B, T]: squared error of the rewards in units of their variance, and the surprise at the ends in nats, per frame."""
-        rewards, ends = found_BTxc.float().unbind(-2)
+        lasting, ending, ends = found_BT3c.float().unbind(-2)
+        rewards = torch.where(ended_BTc[..., -1:] > 0, ending, lasting)
         error = (rewards - (rewards_BTc - self.config.mean) / self.config.std).square()
         surprise = F.binary_cross_entropy_with_logits(ends, ended_BTc.to(ends.dtype), reduction="none")
         return (error + surprise).mean(-1)

@@ -163,7 +163,10 @@ class Dreamer:
                 known = [now for now in told if now is not None]
                 if known:
                     foretold[-1].append(
-                        [torch.cat(part_of, dim=1).cpu().numpy() for part_of in zip(*known, strict=True)]
+                        [
+                            torch.cat(part_of, dim=1).cpu().numpy()
+                            for part_of in zip(*(now[:2] for now in known), strict=True)
+                        ]
                     )
             finite.append(ok)
         if outcomes is not None and foretold[0]:
