@@ -216,7 +216,7 @@ class Damage:
         return (
             "render",
             [],
-            r"models/world is a world model of format 1, .* reads format 3: train it again with `dvc repro",
+            r"models/world is a world model of format 1, .* reads format 4: train it again with `dvc repro",
         )
 
     @staticmethod

@@ -19,8 +19,9 @@ from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.generation_form import GenerationForm
 
 KIND = "world"
-FORMAT = 3
-"""Of the folder: 1 had networks with other inputs and without a forecast too; 2, still read, has no rewards and ends."""
+FORMAT = 4
+"""Of the folder: 1 had networks with other inputs and without a forecast too; 2, still read, has no rewards and ends; 3, read
+where it has none, had one reward whether the episode goes on or ends."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def load_world(path: Path, ema_width: float | None = None, device: torch.device 
     try:
         about = json.loads((path / "config.json").read_bytes())
         found = int(about.get("format", 1))
-        if found not in (2, FORMAT):
+        if found not in (2, 3, FORMAT) or (found == 3 and about["architecture"].get("outcomes")):
             raise UserError(
                 f"{path} is a world model of format {found}, this version of Oniris reads format {FORMAT}: "
                 "train it again with `dvc repro train`"
