@@ -1,5 +1,6 @@
 """Processes that behave: they die with their parent, hold a lock on what they write, and stop when asked."""
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -11,12 +12,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from oniris_core.common.errors import Interrupted, UserError
 
 _PR_SET_PDEATHSIG = 1
 _LAUNCHER = "ONIRIS_LAUNCHER"
 _NONE = -1
+_launched = False
 
 
 def die_with_parent(parent: int, with_signal: int = signal.SIGKILL) -> None:
@@ -43,15 +46,32 @@ def die_with_launcher() -> None:
     Then its child belongs to a process of the system by now, which is of another group than the child and what started it;
     unless the child has a group of its own, as the ranks of torchrun have.
     """
+    global _launched
     rank = "RANK" in os.environ  # whose launcher has died may wait for the others for ever
     launcher = os.environ.pop(_LAUNCHER, None)  # not that of a process which this one may start
     if sys.platform != "linux" or not (rank or "DVC_STAGE" in os.environ):
         return
+    _launched = True
     parent = os.getppid() if launcher is None else int(launcher)
     if launcher is None and os.getpgrp() not in (os.getpid(), _group(parent)):
         parent = _NONE
     # A stage alone may still tidy up: that dvc was killed is no reason to lose what it has computed.
     die_with_parent(parent, signal.SIGKILL if rank else signal.SIGTERM)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, as `sys.exit` does; at once if dvc or a launcher of ranks has started it.
+
+    Those are gone, or wait; and Python takes half a second and more to let go of torch.
+    """
+    if _launched:
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _group(process: int) -> int:

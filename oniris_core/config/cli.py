@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 
 from oniris_core.common.artefacts.remote import Location, location
 from oniris_core.common.errors import Interrupted, OnirisError, UserError
+from oniris_core.common.process import leave
 from oniris_core.config.base import Params
 from oniris_core.config.common import CommonParams
 from oniris_core.config.reader import load_section, parse_value, read_yaml
@@ -72,7 +73,12 @@ class StageCommand(TyperCommand):
             if code == 128 + signal.SIGINT:  # how the option parser passes a Ctrl-C on
                 raise KeyboardInterrupt
         except Interrupted as error:
-            _fail(str(error), error.exit_code)
+            say(f"oniris: error: {error}")
+            leave(error.exit_code)
+        except SystemExit as stopped:
+            if isinstance(stopped.code, int) and stopped.code > 128:  # ranks that it waited for
+                leave(stopped.code)
+            raise
         except KeyboardInterrupt:
             _fail("stopped; the same command goes on from here", 128 + signal.SIGINT)
         except UserError as error:
