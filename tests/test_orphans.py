@@ -51,6 +51,21 @@ def test_a_stage_in_a_group_of_its_own_is_no_orphan(group: str, params_only: Pat
     assert file.read_bytes() != before
 
 
+@linux_only
+@pytest.mark.parametrize(
+    ("launched", "waits"), [({"DVC_STAGE": "x"}, ""), ({}, "waited for\n")], ids=["by dvc", "by hand"]
+)
+def test_a_stage_that_dvc_has_started_does_not_linger_when_it_leaves(launched: dict[str, str], waits: str) -> None:
+    """What it has said is written, and what is to be tidied up is; but no thread is waited for."""
+    script = (
+        "import atexit, stages, threading; from oniris_core.common.process import leave\n"
+        "atexit.register(print, 'tidied'); threading.Timer(1, print, ['waited for']).start(); print('said'); leave(143)"
+    )
+    environment = {**os.environ, **launched}
+    left = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (left.returncode, left.stdout, left.stderr) == (143, f"said\n{waits}tidied\n", "")
+
+
 def test_a_collection_that_stops_waits_for_its_episodes_less_than_the_grace() -> None:
     assert collection.GRACE_S < processes.GRACE_S
 
