@@ -21,6 +21,7 @@ from oniris_core.nn.magnitude import force_normalize_
 from oniris_core.training.world.params import TrainParams
 from oniris_core.world.denoiser import Denoiser, DenoiserConfig
 from oniris_core.world.loss import noised_errors
+from oniris_core.world.outcomes import OutcomeConfig
 from oniris_core.world.unet import UNetConfig
 
 ACTION_FEATURES = 16  # LunarLander's 4 choices for each of 4 frames
@@ -46,7 +47,9 @@ class Clip:
     has_action: Tensor
 
 
-def make_denoiser(params: Path, channels: int, size: int, device: torch.device) -> Denoiser:
+def make_denoiser(
+    params: Path, channels: int, size: int, device: torch.device, outcomes: OutcomeConfig | None = None
+) -> Denoiser:
     """The untrained denoiser of a parameter file; what it costs does not depend on its weights."""
     p = load_section(TrainParams, "train", read_yaml(params), params, {})
     unet = UNetConfig(
@@ -56,7 +59,8 @@ def make_denoiser(params: Path, channels: int, size: int, device: torch.device) 
     torch.manual_seed(0)
     denoiser = Denoiser(
         DenoiserConfig(
-            unet, channels, size, size, ACTION_FEATURES, 0.35, p.forecast_channels, p.forecast_ages
+            unet, channels, size, size, ACTION_FEATURES, 0.35, p.forecast_channels, p.forecast_ages,
+            outcomes,
         )
     )  # fmt: skip
     denoiser = denoiser.to(device)

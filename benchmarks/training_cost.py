@@ -3,10 +3,12 @@
     python -m benchmarks.training_cost
 
 A batch always holds the same number of frames, cut into clips of 8, 16, 32 or 64. Longer clips have more to attend to;
-everything else costs the same. Timed are forward and backward of the two-stream loss.
+everything else costs the same. Timed are forward and backward of the two-stream loss. A second table says what learning
+rewards and ends beside it adds, in steps of either kind.
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -20,6 +22,7 @@ from benchmarks.harness import (
     ParamsFile,
     Repetitions,
     Threads,
+    backward,
     count_flops,
     make_denoiser,
     medians,
@@ -28,8 +31,15 @@ from benchmarks.harness import (
     two_stream_pass,
 )
 from oniris_core.common.devices import pick_device
+from oniris_core.config.reader import load_section, read_yaml
+from oniris_core.training.world.params import TrainParams
+from oniris_core.training.world.trainer import WorldBatch, WorldObjective
 from oniris_core.world.denoiser import Denoiser, Frames
+from oniris_core.world.outcomes import OutcomeConfig
 from oniris_core.world.temporal import Attention
+
+FRAMES = 4
+"""Of a latent frame whose rewards and ends are learned."""
 
 
 def attention_flops_needed(denoiser: Denoiser, T: int) -> int:
@@ -54,6 +64,34 @@ def attention_flops_needed(denoiser: Denoiser, T: int) -> int:
     for hook in hooks:
         hook.remove()
     return needed
+
+
+def outcome_cost(params: Path, channels: int, size: int, repetitions: int, where: torch.device) -> list[list[str]]:
+    """Rows of the second table: steps of the parameter file's batch, of both kinds, without heads and with them."""
+    asked = load_section(TrainParams, "train", read_yaml(params), params, {})
+    B, T = asked.batch, asked.clip_latents
+    rows = []
+    for kind, alone in (("whole", False), ("forecast alone", True)):
+        cases = {}
+        for name, earned in (("without", None), ("with", OutcomeConfig(FRAMES, 0.0, 1.0))):
+            denoiser = make_denoiser(params, channels, size, where, earned)
+            clip, ones = random_clip(denoiser.config, B, T, where), torch.ones(B, T, device=where)
+            noise, told = torch.ones_like(clip.x), ones[..., None].expand(-1, -1, FRAMES)
+            batch = WorldBatch(
+                clip.x, clip.actions, clip.has_action, ones, noise, 0.1 * ones[:, 0], noise, alone, told, told > 2
+            )
+            objective = WorldObjective(denoiser, torch.ones_like)
+            cases[name] = partial(learn, objective, batch)
+        seconds = medians(cases, repetitions)
+        rows.append(
+            [kind, *(f"{1e3 * seconds[name]:.1f}" for name in cases), f"{seconds['with'] / seconds['without']:.2f}"]
+        )
+    return rows
+
+
+def learn(objective: WorldObjective, batch: WorldBatch) -> None:
+    """Forward and backward of a training step."""
+    backward(objective, objective(batch).loss)
 
 
 def main(
@@ -89,6 +127,9 @@ def main(
     print(f"\nTraining, {frames} latent frames a batch, {where}, {torch.get_num_threads()} threads\n")
     names = ["clip", "clips", "ms/frame", "x first", "MFLOP/frame", "attention", "attention / needed"]
     print_table(names, rows)
+    print("\nA training step of the parameter file's batch, without and with rewards and ends\n")
+    earned = outcome_cost(params, latent_channels, latent_size, repetitions, where)
+    print_table(["step", "ms without", "ms with", "ratio"], earned)
 
 
 if __name__ == "__main__":
