@@ -22,6 +22,8 @@ from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.environment.spaces import checked, each_frame, space_of
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.sampling.autoregressive import Sampler
+from oniris_core.sampling.stepper import Moment, Stepper
+from oniris_core.world.outcomes import Outcomes
 from tests.conftest import ROOT, one_thread
 from tests.toys import C, codec, starts, teach, world
 from tests.worlds import SPACES
@@ -404,3 +406,25 @@ def test_the_default_sampler_is_that_of_the_parameters() -> None:
     from tests.project import defaults
 
     assert Sampler() == Sampler.of(build(RenderParams, "render", defaults()["render"], "test"))
+
+
+def test_an_end_is_drawn_and_brings_all_that_ends_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As likely as the model holds it to be, and for each environment as if it were alone."""
+
+    def even(_: Stepper, moment: Moment) -> Outcomes:
+        ones = torch.ones(len(moment), C)
+        return Outcomes(-2 * ones, 0.5 * ones, ones, -5 * ones)
+
+    teach(monkeypatch, even)
+
+    def play(seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        envs = dreamt(len(seeds), rewards="model", autoreset_mode="Disabled")
+        envs.reset(seed=seeds)
+        _, rewards, terminated, _, _ = envs.step(np.zeros(len(seeds), np.int64))
+        return rewards, terminated
+
+    rewards, terminated = play([*range(64)])
+    assert 16 < terminated.sum() < 48
+    assert np.array_equal(rewards, np.where(terminated, -5 * C, C))
+    assert play([7])[1][0] == terminated[7]
+    assert play([8])[1][0] == terminated[8]

@@ -159,6 +159,22 @@ def test_rewards_and_ends_of_an_easy_world_are_learned():
     assert float(((told.ends > 0.5) == ended).float().mean()) > 0.8
 
 
+def test_what_an_end_brings_is_learned_where_one_came_and_what_goes_on_elsewhere():
+    heads, g = with_heads().outcomes, torch.Generator().manual_seed(0)
+    found = torch.randn(4, 6, 3, 3, generator=g).requires_grad_()
+    ended = torch.rand(4, 6, 3, generator=g).cumsum(-1) > 1
+    heads.loss(found, torch.randn(4, 6, 3, generator=g), ended).sum().backward()
+    within = ended[..., -1]
+    assert 0 < int(within.sum()) < within.numel()
+    learns = found.grad.abs().sum(-1) > 0
+    assert torch.equal(learns[..., 0], ~within)
+    assert torch.equal(learns[..., 1], within)
+    assert bool(learns[..., 2].all())
+    told = heads.outcomes(found.detach())
+    share = told.ends[..., -1:]
+    assert torch.allclose(told.rewards, (1 - share) * told.lasting + share * told.ending, atol=1e-4)
+
+
 def test_groups_stand_still_without_rewards_after_an_end():
     rewards = np.array([9, 1, 2, 3, 4, 5], np.float32)  # that of the reset is no reward
     won, ended = group_outcomes(rewards, True, 4, 3)
