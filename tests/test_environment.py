@@ -371,7 +371,7 @@ def test_order_is_kept() -> None:
 
 
 def test_more_than_memory_holds_is_refused_with_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = 2 * dreamt(1)._row_bytes
+    row = 3 * dreamt(1)._row_bytes
     monkeypatch.setattr(dreams, "available_memory", lambda: 5 * row)
     dreamt(5)
     with pytest.raises(UserError, match=r"num_envs = 6 needs .* at most 5 fit"):

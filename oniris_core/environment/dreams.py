@@ -120,10 +120,8 @@ class WorldVectorEnv(DecisionVectorEnv):
             fresh.append(moment)
             self._noise[row] = beginning.seed
             infos.append({"start": start, "frame": frame, "seed": beginning.seed})
-        if self.moment is None:
-            self.moment = fresh[0].select([0] * self.num_envs)
-        for row, moment in zip(rows, fresh, strict=True):
-            self.moment = self.moment.replace_rows([row], moment)
+        begun = fresh[0].beside(fresh[1:])  # the first reset is of all
+        self.moment = begun if self.moment is None else self.moment.replace_rows(rows, begun)
         self._show(self.moment)
         return infos
 
@@ -197,7 +195,7 @@ class WorldVectorEnv(DecisionVectorEnv):
     def _refuse_beyond_memory(self) -> None:
         device, n = self.parts.world.device, self.num_envs
         there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-        each = 2 * self._row_bytes  # the moment before and the moment after
+        each = 3 * self._row_bytes  # the moment before, what begins, and the moment after
         fits = f"at most {there // each} fit" if there else ""
         refuse_beyond(n * each, there, f"num_envs = {n}", fits)
 

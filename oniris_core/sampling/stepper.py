@@ -42,6 +42,11 @@ class Moment:
         """The rollouts `rows`, in that order, any of them once, often or never. Raises ValueError if there is no such row."""
         return Moment(self.world.select(rows), self.decoder and self.decoder.select(rows))
 
+    def beside(self, others: "Sequence[Moment]") -> "Moment":
+        """These rollouts, and after them those of others, all of one model and with the same room for the past."""
+        shown = [other.decoder for other in others if other.decoder]
+        return Moment(self.world.beside([other.world for other in others]), self.decoder and self.decoder.beside(shown))
+
     def unseen(self) -> "Moment":
         """The same, to be gone on from by `Stepper.imagine` alone."""
         return Moment(self.world, None)

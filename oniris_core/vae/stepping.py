@@ -33,6 +33,11 @@ class StreamState(NamedTuple):
         index = torch.tensor(list(rows), device=self.started.device)
         return self.map(lambda part: part[index])
 
+    def beside(self, others: "Sequence[StreamState]") -> "StreamState":
+        """These videos, and after them those of others."""
+        rest = [iter((other.started, *other.pasts)) for other in others]
+        return self.map(lambda part: torch.cat([part, *map(next, rest)]))
+
     def replace_rows(self, rows: Sequence[int], fresh: "StreamState") -> "StreamState":
         """The same with the videos of `fresh`, in order, in the places `rows`."""
         index = torch.tensor(list(rows), device=self.started.device)

@@ -54,6 +54,11 @@ class RolloutState(NamedTuple):
         """Each rollout b stands k times, as rows b * k .. b * k + k - 1, to be continued in k ways."""
         return self.select([row for row in range(len(self.position)) for _ in range(k)])
 
+    def beside(self, others: "Sequence[RolloutState]") -> "RolloutState":
+        """These rollouts, and after them those of others of the same model and window."""
+        rest = [iter(tensors(other)) for other in others]
+        return self.map(lambda part: torch.cat([part, *map(next, rest)]))
+
     def replace_rows(self, rows: Sequence[int], fresh: "RolloutState") -> "RolloutState":
         """The same with the rollouts of `fresh`, in order, in the places `rows`; the others stay as they are, to the bit.
 
