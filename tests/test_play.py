@@ -4,6 +4,7 @@ import json
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from oniris_core.config.reader import load_section, read_yaml
 from oniris_core.data.episodes.store import open_episodes
 from oniris_core.data.playing.rollouts import replay
 from oniris_core.data.rows.actions import ActionSpec
+from oniris_core.environment.dreams import Told
 from oniris_core.environment.starts import (
     MOST_ROWS,
     Start,
@@ -154,12 +156,14 @@ def test_a_chosen_future_is_gone_back_to_as_it_was(back_to: int) -> None:
 def test_rewards_add_up_along_the_futures_that_were_chosen_until_the_episode_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every step brings 1, in future 2 another 10 and the end; without rewards nothing is told."""
+    """Every step brings 1, in future 2 more likely than not the end, with 11; without rewards nothing is told."""
     monkeypatch.setattr(ToyStepper, "has_outcomes", True)
-    monkeypatch.setattr(
-        "oniris_core.play.session.told",
-        lambda _, moment: (1 + 10.0 * (np.arange(len(moment.states)) == 2), np.arange(len(moment.states)) == 2),
-    )
+
+    def told(_: ToyStepper, moment: Any) -> Told:
+        ones = np.ones(len(moment.states))
+        return Told(ones, 11 * ones, np.where(np.arange(len(ones)) == 2, 0.6, 0.4))
+
+    monkeypatch.setattr("oniris_core.play.session.told", told)
     dream = toy_session()
     assert dream.outcome(0) == {}
     for _ in range(2):
