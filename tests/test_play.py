@@ -161,7 +161,7 @@ def test_rewards_add_up_along_the_futures_that_were_chosen_until_the_episode_end
 
     def told(_: ToyStepper, moment: Any) -> Told:
         ones = np.ones(len(moment.states))
-        return Told(ones, 11 * ones, np.where(np.arange(len(ones)) == 2, 0.6, 0.4))
+        return Told(5 * ones, ones, 11 * ones, np.where(np.arange(len(ones)) == 2, 0.6, 0.4))
 
     monkeypatch.setattr("oniris_core.play.session.told", told)
     dream = toy_session()

@@ -121,6 +121,7 @@ class WorldVectorEnv(DecisionVectorEnv):
             self._noise[row] = beginning.seed
             infos.append({"start": start, "frame": frame, "seed": beginning.seed})
         begun = fresh[0].beside(fresh[1:])  # the first reset is of all
+        del fresh  # most are in no other place, and memory is foreseen for three moments
         self.moment = begun if self.moment is None else self.moment.replace_rows(rows, begun)
         self._show(self.moment)
         return infos
@@ -216,11 +217,13 @@ class Told(NamedTuple):
     """What the model says of the latent frame that each of n rollouts made last, float64 [n] each.
 
     Attributes:
-        lasting: the rewards of its frames, if the episode goes on after it.
+        rewards: of its frames, expected.
+        lasting: the same, if the episode goes on after it.
         ending: the same, if it ends within it.
         ended: how likely it has ended.
     """
 
+    rewards: np.ndarray
     lasting: np.ndarray
     ending: np.ndarray
     ended: np.ndarray
@@ -236,10 +239,11 @@ def told(stepper: Stepper, moment: Moment) -> Told:
     if outcomes is None:
         raise ValueError("this world model has learned no rewards")
     # All c rewards, also of frames after the end: what an end brings is spread over the frames at which it may have come.
-    lasting, ending = (
-        np.nan_to_num(_array(part), posinf=0.0, neginf=0.0).sum(1) for part in (outcomes.lasting, outcomes.ending)
+    rewards, lasting, ending = (
+        np.nan_to_num(_array(part), posinf=0.0, neginf=0.0).sum(1)
+        for part in (outcomes.rewards, outcomes.lasting, outcomes.ending)
     )
-    return Told(lasting, ending, np.nan_to_num(_array(outcomes.ends[:, -1])))
+    return Told(rewards, lasting, ending, np.nan_to_num(_array(outcomes.ends[:, -1])))
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

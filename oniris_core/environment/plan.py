@@ -66,7 +66,7 @@ def dreamt_returns(stepper: Stepper, moment: Moment, actions: np.ndarray, seeds:
         held = np.repeat(actions[:, decision, None], stepper.group, axis=1)
         moment = stepper.imagine(moment, held, seeds)
         found = told(stepper, moment)
-        total += alive * ((1 - found.ended) * found.lasting + found.ended * found.ending)
+        total += alive * found.rewards
         alive *= 1 - found.ended
         if not alive.any():
             break
