@@ -131,14 +131,15 @@ def test_a_training_goes_on_where_it_stopped(
 def test_who_plays_sees_what_was_seen_in_training(
     observations: str, toy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three latent frames, nought before the first. (Left and right by turns, so that no episode ends so soon.)"""
+    """Three latent frames with the actions that led there, nought before the first. (Left and right by turns, so that no
+    episode ends so soon.)"""
     truth = TrueVectorEnv(
         2, world=world(), vae=codec(), starts=starts(), observations=observations, autoreset_mode="SameStep"
     )
     around = ppo._stacked(truth)
 
     class Policy:
-        observation_space = around.observation_space
+        observation_space, action_space = around.observation_space, around.action_space
         seen: list[np.ndarray] = []
 
         def predict(self, seen: np.ndarray, deterministic: bool) -> tuple[np.ndarray, None]:

@@ -12,7 +12,7 @@ class PolicyParams(Params):
 
     steps: Positive = Field(description="decisions to train for, over all dreams; one decision is one latent frame")
     observations: Literal["pixels", "latents"] = Field(
-        description="what the policy sees: the last three latent frames, or the pixels of their frames"
+        description="what the policy sees: the last three latent frames and the actions that led there, or the pixels alone"
     )
     horizon: Positive = Field(description="frames after which a dream is truncated, a multiple of the time compression")
     judge_episodes: Positive = Field(description="new episodes of the simulator on which every player is judged")

@@ -22,6 +22,7 @@ from oniris_core.environment.stable_baselines import BaselinesVecEnv
 from oniris_core.policy.judge import Act, Tick
 from oniris_core.policy.params import PolicyParams
 from oniris_core.policy.places import Places
+from oniris_core.policy.seen import WithActions, features_of, told, with_actions
 
 POINTS = 10
 """Parts of a training. After each, returns inside and outside are compared, and from there it can be continued."""
@@ -77,7 +78,13 @@ def train(
         if params.observations == "latents":
             kind, extra = (
                 "MlpPolicy",
-                {"features_extractor_class": Places, "features_extractor_kwargs": {"frames": STACK}},
+                {
+                    "features_extractor_class": Places,
+                    "features_extractor_kwargs": {
+                        "frames": STACK,
+                        "action_features": features_of(envs.single_action_space),
+                    },
+                },
             )
         else:
             kind, extra = "CnnPolicy", {}
@@ -126,16 +133,22 @@ def _done(kept: Path) -> list[dict[str, float]]:
 def player(ppo: PPO) -> Act:
     """Plays what the policy holds for best, from the beginning of one episode, or of several side by side."""
     past: np.ndarray | None = None
+    last: np.ndarray | None = None
     channels = _channels(ppo.observation_space)
 
     def act(seen: np.ndarray) -> np.ndarray:
-        nonlocal past
+        nonlocal past, last
+        if channels == 1:
+            if last is None:
+                last = np.zeros((len(seen), features_of(ppo.action_space)), np.float32)
+            seen = with_actions(seen, last)
         if past is None:
             past = np.concatenate([np.zeros_like(seen)] * STACK, axis=channels)
         kept = np.take(past, range(seen.shape[channels], past.shape[channels]), axis=channels)
         past = np.concatenate([kept, seen], axis=channels)
-        actions, _ = ppo.predict(past, deterministic=True)
-        return np.asarray(actions)
+        actions = np.asarray(ppo.predict(past, deterministic=True)[0])
+        last = told(ppo.action_space, actions)
+        return actions
 
     return act
 
@@ -146,8 +159,10 @@ def _channels(space: gym.Space) -> int:
 
 
 def _stacked(envs: DecisionVectorEnv) -> VecFrameStack:
-    order = "last" if _channels(envs.single_observation_space) == -1 else "first"
-    return VecFrameStack(BaselinesVecEnv(envs), STACK, channels_order=order)
+    played = BaselinesVecEnv(envs)
+    if _channels(envs.single_observation_space) == -1:
+        return VecFrameStack(played, STACK, channels_order="last")
+    return VecFrameStack(WithActions(played), STACK, channels_order="first")
 
 
 class _Ticking(BaseCallback):
