@@ -17,13 +17,17 @@ class Heuristic:
 
     Attributes:
         make: a new player of one episode.
-        most_frames: recorded frames for which its actions may be held without it failing; 0: any number.
+        most_steps: steps of the environment for which its actions may be held without it failing; 0: any number.
         most_noise: share of random actions it may be mixed with without it failing.
     """
 
     make: Callable[[gym.Env], Policy]
-    most_frames: int = 0
+    most_steps: int = 0
     most_noise: float = 1.0
+
+    def most_frames(self, frame_skip: int) -> int:
+        """The same as `most_steps` in recorded frames, so many steps from one to the next; at least one."""
+        return max(1, self.most_steps // frame_skip) if self.most_steps else 0
 
 
 def heuristic_for(env: gym.Env) -> Heuristic | None:
@@ -97,8 +101,8 @@ def _car_racing(env: gym.Env) -> Policy:
 
 HEURISTICS = {
     "LunarLander": Heuristic(_lunar_lander),
-    "BipedalWalker": Heuristic(_bipedal_walker, most_frames=1),
-    "CartPoleEnv": Heuristic(_cart_pole, most_frames=1, most_noise=0.2),
+    "BipedalWalker": Heuristic(_bipedal_walker, most_steps=2),
+    "CartPoleEnv": Heuristic(_cart_pole, most_steps=4, most_noise=0.2),
     "MountainCarEnv": Heuristic(_mountain_car),
     "Continuous_MountainCarEnv": Heuristic(_mountain_car),
     "CarRacing": Heuristic(_car_racing),

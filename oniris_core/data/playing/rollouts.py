@@ -73,7 +73,8 @@ def _player(env: gym.Env, params: CollectParams, seed: int, index: int, make_pol
     if heuristic is None:
         return _Player(None, "random play", 1.0, 0)
     random_share = noise * min(params.random_actions, heuristic.most_noise)
-    return _Player(heuristic.make(env), f"the heuristic of {params.env_id}", random_share, heuristic.most_frames)
+    most_frames = heuristic.most_frames(params.frame_skip)
+    return _Player(heuristic.make(env), f"the heuristic of {params.env_id}", random_share, most_frames)
 
 
 def play_episode(
