@@ -59,10 +59,11 @@ def app(
     heuristic = heuristic_for(env) if params.heuristic_share else None
     if params.heuristic_share and heuristic is None:
         say(f"note: there is no heuristic for {params.env_id}; its share of episodes is played at random")
-    most_frames = heuristic.most_frames(params.frame_skip) if heuristic else 0
-    if heuristic and (0 < most_frames < params.frames_per_action[1] or heuristic.most_noise < params.random_actions):
+    longest_held = params.frames_per_action[1]
+    held = heuristic.holds(longest_held, params.frame_skip) if heuristic else longest_held
+    if heuristic and (held < longest_held or heuristic.most_noise < params.random_actions):
         say(f"note: the heuristic of {params.env_id} would fail with what is set: it holds an action for at most "
-            f"{most_frames or params.frames_per_action[1]} frames and is mixed with at most "
+            f"{held} frames and is mixed with at most "
             f"{min(heuristic.most_noise, params.random_actions):.0%} of random actions")  # fmt: skip
     # What does not change the result stays out of the artefact and out of the fingerprint.
     record = {"seed": seed, **params.as_record()}

@@ -168,6 +168,18 @@ def test_frames_keep_their_aspect_when_padded() -> None:
     assert fit_screen(screen, 1, 60, "pad").shape == (1, 60, 3)
 
 
+@pytest.mark.parametrize(("frame_skip", "held"), [(1, 4), (2, 1)])
+def test_a_heuristic_holds_its_actions_if_it_can(frame_skip: int, held: int) -> None:
+    """CartPole's for four steps, but not for four frames of two: in dreams an action is held for a latent frame."""
+    params = collect_params(
+        env_id="CartPole-v1", size=(4, 4), max_frames=41, frame_skip=frame_skip, random_actions=0.0, **HEURISTIC
+    )
+    actions = play_episode(make_env("CartPole-v1", {}, False), params, 0, 0).actions[1:]
+    changes = np.flatnonzero(np.diff(actions.ravel())) + 1
+    assert len(changes)
+    assert bool((changes % 4).any()) == (held == 1)
+
+
 def test_actions_are_held_for_random_times() -> None:
     params = collect_params(size=(6, 9), frame_skip=1, max_frames=19, frames_per_action=(2, 5), **RANDOM)
     runs = []

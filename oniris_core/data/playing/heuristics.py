@@ -17,7 +17,8 @@ class Heuristic:
 
     Attributes:
         make: a new player of one episode.
-        most_steps: steps of the environment for which its actions may be held without it failing; 0: any number.
+        most_steps: steps of the environment for which its actions may be held without it failing; 0: any number. Where they
+            are to be held for longer, it chooses anew at every recorded frame.
         most_noise: share of random actions it may be mixed with without it failing.
     """
 
@@ -25,9 +26,9 @@ class Heuristic:
     most_steps: int = 0
     most_noise: float = 1.0
 
-    def most_frames(self, frame_skip: int) -> int:
-        """The same as `most_steps` in recorded frames, so many steps from one to the next; at least one."""
-        return max(1, self.most_steps // frame_skip) if self.most_steps else 0
+    def holds(self, frames: int, frame_skip: int) -> int:
+        """Recorded frames for which its actions are held where `frames` are asked for: so many, or one if it would fail."""
+        return frames if not self.most_steps or frames * frame_skip <= self.most_steps else 1
 
 
 def heuristic_for(env: gym.Env) -> Heuristic | None:
@@ -101,7 +102,7 @@ def _car_racing(env: gym.Env) -> Policy:
 
 HEURISTICS = {
     "LunarLander": Heuristic(_lunar_lander),
-    "BipedalWalker": Heuristic(_bipedal_walker, most_steps=2),
+    "BipedalWalker": Heuristic(_bipedal_walker, most_steps=1),
     "CartPoleEnv": Heuristic(_cart_pole, most_steps=4, most_noise=0.2),
     "MountainCarEnv": Heuristic(_mountain_car),
     "Continuous_MountainCarEnv": Heuristic(_mountain_car),

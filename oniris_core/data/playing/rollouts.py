@@ -11,7 +11,7 @@ from oniris_core.common.seeds import numpy_rng
 from oniris_core.data.episodes.episode import Episode
 from oniris_core.data.playing.environments import fit_screen, screen_of
 from oniris_core.data.playing.flat_actions import FlatBox
-from oniris_core.data.playing.heuristics import Policy, heuristic_for
+from oniris_core.data.playing.heuristics import Heuristic, Policy, heuristic_for
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.data.playing.policies import PolicyMaker, played_action
 
@@ -56,25 +56,24 @@ def held_out(params: CollectParams, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Player:
-    """Who plays an episode. `policy` is None for random play."""
+    """Who plays an episode. `policy` is None for random play, `heuristic` for all others."""
 
     policy: Policy | None
     name: str
     random_share: float
-    most_frames: int
+    heuristic: Heuristic | None = None
 
 
 def _player(env: gym.Env, params: CollectParams, seed: int, index: int, make_policy: PolicyMaker | None) -> _Player:
     who, noise = who_plays(index, params, seed)
     if who == "policy":
         assert make_policy is not None
-        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.random_actions, 0)
+        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.random_actions)
     heuristic = heuristic_for(env) if who == "heuristic" else None
     if heuristic is None:
-        return _Player(None, "random play", 1.0, 0)
+        return _Player(None, "random play", 1.0)
     random_share = noise * min(params.random_actions, heuristic.most_noise)
-    most_frames = heuristic.most_frames(params.frame_skip)
-    return _Player(heuristic.make(env), f"the heuristic of {params.env_id}", random_share, most_frames)
+    return _Player(heuristic.make(env), f"the heuristic of {params.env_id}", random_share, heuristic)
 
 
 def play_episode(
@@ -115,7 +114,7 @@ def play_episode(
                 decisions = int(rng.integers(1, params.random_held + 1))
         else:
             action = _chosen(env.action_space, player, observation)
-        for _ in range(decisions * _hold(params, player.most_frames, rng)):
+        for _ in range(decisions * _hold(params, player.heuristic, rng)):
             observation, reward, ends, cut = advance(env, action, params.frame_skip)
             if (screen := screen_of(env)).shape != shape:
                 raise UserError(f"the frames of {params.env_id} change size, from {shape[0]} x {shape[1]} to "
@@ -157,12 +156,12 @@ def _chosen(space: gym.Space, player: _Player, observation: Any) -> Any:
     return played_action(space, given, player.name)
 
 
-def _hold(params: CollectParams, most: int, rng: np.random.Generator) -> int:
+def _hold(params: CollectParams, heuristic: Heuristic | None, rng: np.random.Generator) -> int:
     """Recorded frames for which the next action is held."""
     held, longest_held = params.frames_per_action
     if held < longest_held:
         held = int(rng.integers(held, longest_held + 1))
-    return min(held, most) if most else held
+    return heuristic.holds(held, params.frame_skip) if heuristic else held
 
 
 class Replay(NamedTuple):
