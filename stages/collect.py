@@ -103,7 +103,8 @@ def app(
             "params": record,
             **({"action_flattened_from": flattened} if (flattened := describe(env)) else {}),
             "versions": _versions(
-                "gymnasium", "numpy", "zarr", "pillow", "box2d", "pygame-ce", "pygame", *([family.package] if family else []),
+                "gymnasium", "numpy", "zarr", "pillow", "box2d", "ufal.pybox2d", "pygame-ce", "pygame",
+                *([family.package] if family else []),
                 *(["torch"] if params.policy.endswith((".pt", ".zip")) else []),
                 *(["stable-baselines3"] if params.policy.endswith(".zip") else []),
             ),

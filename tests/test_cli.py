@@ -355,6 +355,16 @@ def test_an_option_that_differs_is_announced_and_recorded(pipeline: Path, run: R
     assert json.loads((pipeline / "other/config.json").read_text())["params"]["train"]["lr"] == 0.003
 
 
+@pytest.mark.parametrize("stage", APPS)
+def test_another_python_than_the_projects_is_told_in_a_line(stage: str) -> None:
+    """A dvc of the system's runs the first `python` that there is: it ended with a traceback."""
+    other = subprocess.run([sys.executable, "-S", "-m", f"stages.{stage}"], cwd=ROOT, capture_output=True, text=True)
+    assert other.returncode == 2
+    assert re.fullmatch(
+        r"oniris: error: \S*python\S* has no typer: use the project's own environment.*\n", other.stderr
+    )
+
+
 def test_every_stage_is_listed() -> None:
     assert (
         set(STAGES) | {"preset", "play", "policy", "export"}

@@ -1,5 +1,6 @@
 """The program for GPUs, rehearsed on the CPU: the same steps and files, nothing lost when it is cut off or killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -88,6 +89,27 @@ def test_a_step_ends_where_its_time_does(tiny_params: Path, tmp_path: Path) -> N
     assert about["used_s"] < 5
     program._write(tmp_path / "out", {"fast": about}, "cpu")
     assert json.loads((tmp_path / "out/results.json").read_bytes())["steps"]["fast"]["rows"] == []
+
+
+def test_a_folder_named_from_where_one_is_gets_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Steps run in the checkout: they wrote into a folder of that name there."""
+    commands = list[list[str]]()
+
+    class Step(contextlib.nullcontext["Step"]):
+        def __init__(self, command: list[str], **_: Any):
+            super().__init__(self)
+            commands.append(command)
+
+        def wait(self, _: float) -> int:
+            return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program.subprocess, "Popen", Step)
+    program._one("fast", 0.5, Path("out"), "cpu", "tiny", Path("episodes.zarr"), Path("params.yaml"))
+    places = [
+        word for word in commands[0][1:] if word.endswith(("out", ".zarr", ".yaml")) and not word.startswith("--")
+    ]
+    assert places == [str(tmp_path / name) for name in ("out", "episodes.zarr", "params.yaml")]
 
 
 def test_the_options_follow_what_was_found_wrong(tmp_path: Path) -> None:

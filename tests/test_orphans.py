@@ -91,6 +91,21 @@ def test_who_outlives_a_kill_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert aftermath(tmp_path, grace=0.0).survivors == []
 
 
+@linux_only
+def test_a_wait_for_a_core_counts_from_its_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is booked when it is over: a stage that had waited for 13.5 s of 15.2 was an orphan."""
+    monkeypatch.setattr(processes, "LOOK_S", 0.01)
+    began = time.monotonic()
+
+    def queued(_: int) -> float:
+        passed = time.monotonic() - began
+        return passed if passed > 0.6 else 0.0
+
+    monkeypatch.setattr(processes, "queued", queued)
+    with subprocess.Popen(["sleep", "1.5"], env={**os.environ, MARK: str(tmp_path)}):
+        assert aftermath(tmp_path, grace=0.3).starved
+
+
 @pytest.mark.pipeline
 @pytest.mark.parametrize(
     ("stage", "last"),

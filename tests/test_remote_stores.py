@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def s3() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in credentials(address).items():
             patch.setenv(name, value)
+        # All such servers of a process are one: what another file's tests have left is there.
+        urllib.request.urlopen(urllib.request.Request(f"{address}/moto-api/reset", method="POST")).close()
         fsspec.filesystem("s3").mkdir("oniris")
         yield address
         fsspec.filesystem("s3").clear_instance_cache()

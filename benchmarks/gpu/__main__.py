@@ -106,8 +106,8 @@ def _one(step: str, budget: float, out: Path, device: str, size: str, episodes: 
     """Run a step in a process of its own; it is ended where its time is."""
     begin = time.monotonic()
     command = [
-        sys.executable, "-m", "benchmarks.gpu", "--worker", step, "--budget", f"{budget:.2f}", "--out", str(out), "--device",
-        device, "--size", size, "--episodes", str(episodes.resolve()), "--params", str(base.resolve()),
+        sys.executable, "-m", "benchmarks.gpu", "--worker", step, "--budget", f"{budget:.2f}", "--out", str(out.resolve()),
+        "--device", device, "--size", size, "--episodes", str(episodes.resolve()), "--params", str(base.resolve()),
     ]  # fmt: skip
     environment = {**os.environ, "ONIRIS_ANNOUNCED": "1", "ONIRIS_RUNS": str(out.resolve() / "work/runs")}
     if not os.access(Path.home(), os.W_OK):  # of a bare machine

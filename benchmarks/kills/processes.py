@@ -105,7 +105,7 @@ def aftermath(folder: Path, grace: float = GRACE_S) -> Aftermath:
     start, seen, late = time.monotonic(), dict[int, Survivor](), dict[int, Survivor]()
     passed = waited = 0.0
     while alive := marked(folder):
-        before, passed, waits = passed, time.monotonic() - start, [0.0]
+        passed, waits = time.monotonic() - start, [0.0]
         for pid in alive:
             try:
                 process = psutil.Process(pid)
@@ -119,7 +119,9 @@ def aftermath(folder: Path, grace: float = GRACE_S) -> Aftermath:
                     one.state, late[pid] = _state(pid), one
             except (psutil.Error, OSError):  # it has just ended
                 continue
-        waited += min(max(waits), passed - before)
+        waited = min(
+            waited + max(waits), passed
+        )  # the kernel books a wait when it is over, however many looks ago it began
         if passed > PATIENCE_S:
             for pid in alive:
                 psutil.Process(pid).kill()

@@ -23,7 +23,17 @@ DASK_WAIT_S = 5
 RENEW_WAIT_S = 5
 """How long a process that died may take to tell how."""
 
-PLAYING_PACKAGES = ("gymnasium", "numpy", "pillow", "box2d", "pygame-ce", "pygame", "ale-py", "minigrid")
+PLAYING_PACKAGES = (
+    "gymnasium",
+    "numpy",
+    "pillow",
+    "box2d",
+    "ufal.pybox2d",
+    "pygame-ce",
+    "pygame",
+    "ale-py",
+    "minigrid",
+)
 """What the frames of an episode depend on."""
 
 

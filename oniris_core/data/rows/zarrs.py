@@ -21,7 +21,8 @@ from oniris_core.common.artefacts.remote import Location, open_artefact_at, stag
 from oniris_core.common.errors import OnirisError, UserError
 from oniris_core.data.rows.sharded import sharded
 
-ROWS_PER_CHUNK = 16
+ROWS_PER_CHUNK, LEAST_CHUNK_BYTES = 16, 2**14
+"""Rows that are decompressed together; of tiny rows more, as each chunk takes 20 us however small it is."""
 ROWS_PER_SHARD = 1024
 MOST_SHARDS, MOST_SHARD_BYTES = 512, 2**28
 """Shards of a store are as large as it takes to be so few, but not larger: several times that is held while one is written."""
@@ -47,11 +48,20 @@ async def _all_done() -> None:
 
 def add_rows(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> zarr.Array:
     """An array of large rows along time, in shards of chunks."""
-    shard = rows_per_shard(shape[0], int(np.prod(shape[1:])) * np.dtype(dtype).itemsize)
+    row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    chunk, shard = rows_per_chunk(row_bytes), rows_per_shard(shape[0], row_bytes)
     return group.create_array(
-        name, shape=shape, dtype=dtype, chunks=(ROWS_PER_CHUNK, *shape[1:]), shards=(shard, *shape[1:]),
+        name, shape=shape, dtype=dtype, chunks=(chunk, *shape[1:]), shards=(shard, *shape[1:]),
         compressors=ZstdCodec(level=3, checksum=True), fill_value=0, config={"write_empty_chunks": True},
     )  # fmt: skip
+
+
+def rows_per_chunk(row_bytes: int) -> int:
+    """Rows of a chunk, of which a shard has a whole number: `ROWS_PER_CHUNK`, doubled until they are no longer tiny."""
+    rows = ROWS_PER_CHUNK
+    while rows * row_bytes < LEAST_CHUNK_BYTES and rows < ROWS_PER_SHARD:
+        rows *= 2
+    return rows
 
 
 def rows_per_shard(rows: int, row_bytes: int) -> int:
