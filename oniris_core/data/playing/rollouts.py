@@ -56,7 +56,7 @@ def held_out(params: CollectParams, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Player:
-    """Who plays an episode. `policy` is None for random play, `heuristic` for all others."""
+    """Who plays an episode. `policy` is None for random play; `heuristic` is there if it is one."""
 
     policy: Policy | None
     name: str
