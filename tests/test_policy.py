@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from oniris_core.environment.parts import Parts
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.policy import judge, ppo
+from oniris_core.policy.seen import WithActions
 from oniris_core.world.store import World
 from stages.policy import FIRST_SEED
 from tests.conftest import ROOT, Run, one_thread
@@ -158,6 +161,36 @@ def test_who_plays_sees_what_was_seen_in_training(
             seen = truth.step(act(seen))[0]
     assert [x.shape for x in policy.seen] == [around.observation_space.sample()[None].repeat(2, 0).shape] * 3
     assert all(np.array_equal(a, b) for a, b in zip(policy.seen, expected, strict=True))
+
+
+def test_a_latent_frame_shows_the_action_that_led_to_it() -> None:
+    """Also the last one of an episode; the first one shows none."""
+
+    class Two(gym.Env):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (2, 3, 3), np.float32)
+        action_space = gym.spaces.Discrete(3)
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+            self.steps = 0
+            return np.zeros((2, 3, 3), np.float32), {}
+
+        def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+            self.steps += 1
+            return np.full((2, 3, 3), self.steps, np.float32), 0.0, self.steps == 2, False, {}
+
+    envs = WithActions(DummyVecEnv([Two, Two]))
+
+    def planes(seen: np.ndarray) -> list[list[float]]:
+        assert seen.shape[-3:] == (5, 3, 3)
+        assert (seen == seen[..., :1, :1]).all()
+        return seen[..., 0, 0].tolist()
+
+    assert planes(np.asarray(envs.reset())) == [[0, 0, 0, 0, 0]] * 2
+    assert planes(np.asarray(envs.step(np.array([2, 0]))[0])) == [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0]]
+    seen, _, over, infos = envs.step(np.array([1, 0]))
+    assert over.all()
+    assert planes(np.asarray(seen)) == [[0, 0, 0, 0, 0]] * 2
+    assert [planes(info["terminal_observation"]) for info in infos] == [[2, 2, 0, 1, 0], [2, 2, 1, 0, 0]]
 
 
 def test_recorded_returns_are_sums_of_rewards(tiny_pipeline: Path) -> None:
