@@ -1,7 +1,10 @@
 """Measures that cannot be fooled by what they are fed."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import zarr
 from oniris_core.data.episodes.store import open_episodes
 from oniris_core.data.latents.store import open_latents
 from oniris_core.data.playing.environments import make_env
-from oniris_core.data.playing.rollouts import play_episode
+from oniris_core.data.playing.rollouts import Replay, play_episode
 from oniris_core.evaluation.fidelity.metrics import crop_psnr, psnr, ssim
 from oniris_core.evaluation.fidelity.positions import lunar_lander_position, probe_for
 from oniris_core.evaluation.fidelity.reconstruction import Reconstruction, by_position, fidelity, reconstruction_metrics
@@ -19,7 +22,9 @@ from oniris_core.evaluation.fidelity.vae_pictures import fidelity_figure, latent
 from oniris_core.evaluation.measures.horizons import flat_metrics, horizon_figure, measure, table
 from oniris_core.evaluation.probes.states.registry import reader_for
 from oniris_core.evaluation.rollouts.evaluation_set import EvaluationSet, evaluation_set
+from oniris_core.evaluation.rollouts.replays import replay_all
 from oniris_core.evaluation.rollouts.rollouts import Dreamer, Rollouts, roll_out, side_by_side
+from oniris_core.evaluation.rollouts.simulator import Play
 from oniris_core.evaluation.scores.intervals import Bootstrap
 from oniris_core.sampling.autoregressive import Sampler
 from oniris_core.sampling.stepper import Stepper
@@ -215,6 +220,32 @@ def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipelin
     assert "other_actions/psnr@4" in flat_metrics(measure(both, None, None, [], Bootstrap(2, 20, 0)))
     one = go(evaluation_set(frames, 1, 2, 2, 4))
     assert not any("other" in name for name in flat_metrics(measure(one, None, None, [], ONE)))
+
+
+def test_an_episode_that_ends_early_earns_nothing_more() -> None:
+    """Replays have the rows that were recorded; what is asked of them goes on to the horizon."""
+    chosen = EvaluationSet(
+        episodes=np.arange(2), seeds=np.arange(2), groups=np.array([4, 3]), truth=np.zeros((2, 8, 2, 2, 3), np.uint8),
+        actions=np.zeros((2, 8)), alive=np.arange(8) < np.array([[8], [6]]), context=4, c=2,
+    )  # fmt: skip
+
+    class Still:
+        env_id = "Still-v0"
+
+        def play(self, plays: list[Play], tick: Callable[[], None]) -> list[Replay]:
+            rows = [len(play.actions) for play in plays]
+            return [
+                Replay(np.zeros((n, 2, 2, 3), np.uint8), np.arange(n, dtype=np.float32), np.arange(n) > n - 2)
+                for n in rows
+            ]
+
+    meter = SimpleNamespace(advance=lambda: None)
+    found = replay_all(
+        Still(), chosen, SimpleNamespace(samples=2), 0, np.arange(1), [np.zeros(())], lambda *_: nullcontext(meter),  # type: ignore[arg-type]
+        SimpleNamespace(raise_if_set=lambda: None),  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert found.rewards[:, 0].tolist() == found.rewards[:, 1].tolist() == [[3, 4, 5, 6], [3, 4, 0, 0]]
+    assert found.ends[:, 0].tolist() == [[False, False, False, True], [False, True, True, True]]
 
 
 def test_how_many_rollouts_lie_side_by_side_follows_from_the_device_and_the_frames() -> None:

@@ -1,6 +1,6 @@
 """What the true simulator says: the truth once more, and what else might have happened. Axes: see `futures`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from oniris_core.common.errors import UserError
 from oniris_core.common.process import StopRequest
 from oniris_core.common.progress import Meter
 from oniris_core.common.seeds import numpy_rng
+from oniris_core.data.playing.rollouts import Replay
 from oniris_core.evaluation.rollouts.evaluation_set import EvaluationSet
 from oniris_core.evaluation.rollouts.simulator import Play, Simulator
 from oniris_core.sampling.params import RenderParams
@@ -72,11 +73,17 @@ def replay_all(
         played = simulator.play(futures, tick)
     frames = [chosen.frames_of(one.frames) for one in played]
     count, after = K * params.samples, chosen.rows[chosen.context :]
-    rewards, ends = [one.rewards[after] for one in played[:count]], [one.ended[after] for one in played[:count]]
+    rewards, ends = zip(*(earned(one, after) for one in played[:count]), strict=True)
     return Replays(_grid(frames[:count], K), _grid(rewards, K), _grid(ends, K), _grid(frames[count:], len(contexts)))
 
 
-def _grid(parts: list[np.ndarray], contexts: int) -> np.ndarray:
+def earned(played: Replay, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards, and whether it has ended by then, [H] each, of these rows of a replay: nothing more after its last one."""
+    known = np.minimum(rows, len(played.rewards) - 1)
+    return np.where(rows == known, played.rewards[known], np.float32(0)), played.ended[known]
+
+
+def _grid(parts: Sequence[np.ndarray], contexts: int) -> np.ndarray:
     return np.stack(parts).reshape(contexts, -1, *parts[0].shape)
 
 
