@@ -223,10 +223,11 @@ def test_two_episodes_are_also_rolled_out_under_each_others_actions(tiny_pipelin
 
 
 def test_an_episode_that_ends_early_earns_nothing_more() -> None:
-    """Replays have the rows that were recorded; what is asked of them goes on to the horizon."""
+    """Replays have the rows that were recorded, one more here than whole groups; what is asked of them goes on."""
     chosen = EvaluationSet(
         episodes=np.arange(2), seeds=np.arange(2), groups=np.array([4, 3]), truth=np.zeros((2, 8, 2, 2, 3), np.uint8),
         actions=np.zeros((2, 8)), alive=np.arange(8) < np.array([[8], [6]]), context=4, c=2,
+        row_actions=(np.zeros(7), np.zeros(6)),
     )  # fmt: skip
 
     class Still:
@@ -244,8 +245,8 @@ def test_an_episode_that_ends_early_earns_nothing_more() -> None:
         Still(), chosen, SimpleNamespace(samples=2), 0, np.arange(1), [np.zeros(())], lambda *_: nullcontext(meter),  # type: ignore[arg-type]
         SimpleNamespace(raise_if_set=lambda: None),  # type: ignore[arg-type]
     )  # fmt: skip
-    assert found.rewards[:, 0].tolist() == found.rewards[:, 1].tolist() == [[3, 4, 5, 6], [3, 4, 0, 0]]
-    assert found.ends[:, 0].tolist() == [[False, False, False, True], [False, True, True, True]]
+    assert found.rewards[:, 0].tolist() == found.rewards[:, 1].tolist() == [[3, 4, 5, 6], [3, 4, 5, 0]]
+    assert found.ends[:, 0].tolist() == [[False, False, False, True], [False, False, True, True]]
 
 
 def test_how_many_rollouts_lie_side_by_side_follows_from_the_device_and_the_frames() -> None:

@@ -28,6 +28,8 @@ class EvaluationSet:
         alive: bool [K, T], false where the episode has ended.
         context: frames of context.
         c: frames of a group.
+        row_actions: [R, ...] of each episode, the actions of its rows up to the horizon: also of those after its last whole
+            group, which is where it may have ended.
     """
 
     episodes: np.ndarray
@@ -38,6 +40,7 @@ class EvaluationSet:
     alive: np.ndarray
     context: int
     c: int
+    row_actions: tuple[np.ndarray, ...]
 
     @property
     def rows(self) -> np.ndarray:
@@ -48,11 +51,6 @@ class EvaluationSet:
     def last_context_row(self) -> int:
         """The row at which the context ends."""
         return int(self.rows[self.context - 1])
-
-    def row_actions(self, k: int) -> np.ndarray:
-        """[R, ...]: the actions of an episode's rows, as far as it goes on."""
-        rows = self.rows[: int(self.groups[k]) * self.c]
-        return self.actions[k, np.searchsorted(rows, np.arange(rows[-1] + 1))]
 
     def frames_of(self, played: np.ndarray) -> np.ndarray:
         """uint8 [T, H, W, 3]: the rows of a replay, laid out as `truth` is."""
@@ -74,7 +72,7 @@ class EvaluationSet:
             "cadence": {**cadence, "size": list(self.truth.shape[2:4])},
             "context_rows": self.last_context_row + 1,
             "seeds": self.seeds.tolist(),
-            "actions": [self.row_actions(k).tolist() for k in range(len(self.seeds))],
+            "actions": [self.row_actions[k].tolist() for k in range(len(self.seeds))],
             "truth_sha256": [self.digest(k, frames) for k, frames in enumerate(self.truth)],
         }
 
@@ -124,13 +122,15 @@ def evaluation_set(store: EpisodeStore, count: int, context: int, horizon: int, 
                 f"the held-out episode of seed {trained_on[0]} is in the training data too: collect it again"
             )
     rows = group_rows(0, context + horizon, c)
-    groups, truth, actions = [], [], []
+    groups, truth, actions, row_actions = [], [], [], []
     for start, end in map(store.bounds, chosen):
         groups.append(min(group_count(end - start, c), context + horizon))
         taken = start + np.minimum(rows, rows[groups[-1] * c - 1])
         truth.append(store.frames[taken[0] : taken[-1] + 1][taken - start])
         actions.append(store.actions[taken])
+        row_actions.append(store.actions[start : min(end, start + int(rows[-1]) + 1)])
     alive = np.arange((context + horizon) * c) < np.array(groups)[:, None] * c
     return EvaluationSet(
-        chosen, seeds, np.array(groups), np.stack(truth), np.stack(actions), alive, context * c, c
+        chosen, seeds, np.array(groups), np.stack(truth), np.stack(actions), alive, context * c, c,
+        tuple(row_actions),
     )  # fmt: skip

@@ -50,7 +50,7 @@ def replay_all(
         return row, int(numpy_rng(seed, "simulator", int(chosen.seeds[k]), sample).integers(2**62))
 
     futures = [
-        *(Play(int(chosen.seeds[k]), chosen.row_actions(k), noise(k, s)) for k in range(K) for s in range(params.samples)),
+        *(Play(int(chosen.seeds[k]), chosen.row_actions[k], noise(k, s)) for k in range(K) for s in range(params.samples)),
         *(Play(int(chosen.seeds[k]), by_row(chosen, held(chosen, k, action)), noise(k, 0))
           for k in contexts for action in constants),
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def replay_all(
             stop.raise_if_set()
             meter.advance()
 
-        again = simulator.play([Play(int(s), chosen.row_actions(k)) for k, s in enumerate(chosen.seeds)], tick)
+        again = simulator.play([Play(int(s), chosen.row_actions[k]) for k, s in enumerate(chosen.seeds)], tick)
         wrong = [
             k for k, played in enumerate(again)
             if chosen.digest(k, chosen.frames_of(played.frames)) != chosen.digest(k, chosen.truth[k])
