@@ -119,9 +119,8 @@ def aftermath(folder: Path, grace: float = GRACE_S) -> Aftermath:
                     one.state, late[pid] = _state(pid), one
             except (psutil.Error, OSError):  # it has just ended
                 continue
-        waited = min(
-            waited + max(waits), passed
-        )  # the kernel books a wait when it is over, however many looks ago it began
+        # The kernel books a wait when it is over, however many looks ago it began.
+        waited = min(waited + max(waits), passed)
         if passed > PATIENCE_S:
             for pid in alive:
                 psutil.Process(pid).kill()

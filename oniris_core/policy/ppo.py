@@ -22,7 +22,7 @@ from oniris_core.environment.stable_baselines import BaselinesVecEnv
 from oniris_core.policy.judge import Act, Tick
 from oniris_core.policy.params import PolicyParams
 from oniris_core.policy.places import Places
-from oniris_core.policy.seen import WithActions, features_of, told, with_actions
+from oniris_core.policy.seen import WithActions, told, with_actions
 
 POINTS = 10
 """Parts of a training. After each, returns inside and outside are compared, and from there it can be continued."""
@@ -82,7 +82,7 @@ def train(
                     "features_extractor_class": Places,
                     "features_extractor_kwargs": {
                         "frames": STACK,
-                        "action_features": features_of(envs.single_action_space),
+                        "action_features": gym.spaces.flatdim(envs.single_action_space),
                     },
                 },
             )
@@ -140,14 +140,15 @@ def player(ppo: PPO) -> Act:
         nonlocal past, last
         if channels == 1:
             if last is None:
-                last = np.zeros((len(seen), features_of(ppo.action_space)), np.float32)
+                last = np.zeros((len(seen), gym.spaces.flatdim(ppo.action_space)), np.float32)
             seen = with_actions(seen, last)
         if past is None:
             past = np.concatenate([np.zeros_like(seen)] * STACK, axis=channels)
         kept = np.take(past, range(seen.shape[channels], past.shape[channels]), axis=channels)
         past = np.concatenate([kept, seen], axis=channels)
         actions = np.asarray(ppo.predict(past, deterministic=True)[0])
-        last = told(ppo.action_space, actions)
+        if channels == 1:
+            last = told(ppo.action_space, actions)
         return actions
 
     return act

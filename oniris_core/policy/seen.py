@@ -12,13 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 
-def features_of(space: gym.Space) -> int:
-    """A: a number of its own for each choice, or the values themselves."""
-    return spaces.flatdim(space)
-
-
 def told(space: gym.Space, actions: np.ndarray) -> np.ndarray:
-    """float32 [N, A] of the actions of N environments."""
+    """float32 [N, A] of the actions of N environments: a number of its own for each choice, or the values themselves."""
     return np.stack([np.asarray(spaces.flatten(space, action), np.float32) for action in actions])
 
 
@@ -35,7 +30,7 @@ class WithActions(VecEnvWrapper):
         """Wrap environments whose observations are [C, h, w]."""
         assert isinstance(envs.observation_space, spaces.Box)
         channels, *size = envs.observation_space.shape
-        self._features = features_of(envs.action_space)
+        self._features = spaces.flatdim(envs.action_space)
         super().__init__(envs, spaces.Box(-np.inf, np.inf, (channels + self._features, *size), np.float32))
         self._told = np.zeros((envs.num_envs, self._features), np.float32)
 
