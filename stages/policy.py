@@ -34,6 +34,7 @@ def app(
     starts: Annotated[Location, place("the episode store, or the file of starts, dreams begin from")] = Path(
         "data/episodes.zarr"
     ),
+    latent_store: Annotated[Location, place("their latents, which an eye learns to read")] = Path("data/latents.zarr"),
     vae: Annotated[Path, typer.Option(help="the VAE")] = Path("models/vae"),
     world: Annotated[Path, typer.Option(help="the world model, which must have learned rewards")] = Path(
         "models/world"
@@ -41,7 +42,10 @@ def app(
     out: Annotated[Path, typer.Option(help="the policy to make")] = Path("models/policy"),
     report: Annotated[Path, typer.Option(help="the report to make")] = Path("reports/policy"),
 ) -> None:
-    """Train PPO in dreams of the world model only, and compare what it brings there with what it brings in truth."""
+    """Train PPO in dreams of the world model only, and compare what it brings there with what it brings in truth.
+
+    First an eye learns to read the simulator's state off latent frames, from the recorded episodes.
+    """
     from oniris_core.common.artefacts.files import atomic_write, open_artefact, refuse_unwritable
     from oniris_core.common.errors import UserError
     from oniris_core.common.optional import optional
@@ -53,16 +57,20 @@ def app(
 
     # From here on torch is needed; all that can be refused without it has been.
     optional("stable_baselines3", "policies", "the stage policy")
+    from dataclasses import replace
+
     import numpy as np
 
     from oniris_core.common.artefacts.runs import workspace
     from oniris_core.common.devices import pick_device
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
+    from oniris_core.data.episodes.store import open_episodes
+    from oniris_core.data.latents.store import open_latents
     from oniris_core.environment.dreams import WorldVectorEnv
     from oniris_core.environment.parts import assemble
     from oniris_core.environment.truth import TrueVectorEnv
-    from oniris_core.policy import judge, ppo
+    from oniris_core.policy import eye, judge, ppo
     from oniris_core.policy.judge import Act, Player, moments
     from oniris_core.policy.report import Judgement, film, write_policy, write_policy_report
 
@@ -73,7 +81,8 @@ def app(
         raise UserError(f"policy.observations = pixels needs frames of {SMALLEST} x {SMALLEST} pixels at least, these have "
                         f"{' x '.join(map(str, parts.frame_size))}: set it to latents")  # fmt: skip
     given: dict[str, Any] = {
-        "world": parts.world, "vae": parts.codec, "starts": parts.starts, "observations": params.observations,
+        "world": parts.world, "vae": parts.codec, "starts": parts.starts,
+        "observations": "pixels" if params.observations == "pixels" else "latents",
     }  # fmt: skip
     dreaming = {
         **given, "context_latents": CONTEXT_LATENTS,
@@ -91,19 +100,29 @@ def app(
             f"{starts} has episodes of the seeds to judge on, such as {min(taken)}: choose another common.seed"
         )
     found = Judgement()
-
+    to_read = None
+    identities = {"world": open_artefact(world, "world", "train").identity, "starts": parts.starts.identity}
+    if params.observations == "state":
+        frames, latents = open_episodes(starts), open_latents(latent_store)
+        if latents.attributes["episodes_identity"] != frames.identity:
+            raise UserError(f"{latent_store} was not made from {starts}: run `dvc repro encode` to make it again")
+        if latents.vae_identity != parts.codec.identity:
+            raise UserError(f"{latent_store} belongs to VAE {latents.vae_identity[:12]}, but {vae} is "
+                            f"{parts.codec.identity[:12]}: run `dvc repro`")  # fmt: skip
+        latents = replace(latents, mean=parts.world.mean, std=parts.world.std)
+        to_read = eye.examples(frames, latents, ppo.STACK)
+        identities["latents"] = latents.identity
     players: dict[str, Player] = {"random": judge.at_random}
     if heuristic := judge.heuristic_player(truth):
         players["heuristic"] = heuristic
     else:
         found.left_out["heuristic"] = f"there is none for {env_id}"
-    identities = {"world": open_artefact(world, "world", "train").identity, "starts": parts.starts.identity}
-    whole = params.steps // DREAMS * (1 + params.true_baseline)
+    whole = params.steps // DREAMS * (1 + params.true_baseline) + (eye.STEPS if to_read else 0)
 
     with (
         workspace("policy", out, params=settings.as_json("policy"), **identities) as kept,
         stop_requests() as stop,
-        meter("policy: decisions of each environment", whole) as progress,
+        meter("policy: steps of the eye, decisions of each environment", whole) as progress,
     ):
 
         def look(decisions: int, player: Callable[[], Act]) -> dict[str, float]:
@@ -121,11 +140,14 @@ def app(
             stop.raise_if_set()
             progress.advance()
 
-        policy, found.curve = ppo.train(dreams, params, seed, str(device), kept / "dreams", tick, look)
+        seeing = None
+        if to_read:
+            seeing, found.misread = eye.taught(kept / "eye", to_read, seed, str(device), tick, say)
+        policy, found.curve = ppo.train(dreams, params, seed, str(device), kept / "dreams", tick, look, seeing)
         players["policy"] = judge.always(partial(ppo.player, policy))
         if params.true_baseline:
             simulators = TrueVectorEnv(DREAMS, **given, autoreset_mode="SameStep")
-            same, _ = ppo.train(simulators, params, seed, str(device), kept / "truth", tick, lambda _, __: {})
+            same, _ = ppo.train(simulators, params, seed, str(device), kept / "truth", tick, lambda _, __: {}, seeing)
             players["ppo_in_truth"] = judge.always(partial(ppo.player, same))
         else:
             found.left_out["ppo_in_truth"] = "policy.true_baseline = false"

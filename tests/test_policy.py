@@ -27,7 +27,7 @@ from tests.imports import closure
 from tests.test_cli import one_error
 from tests.toys import codec, starts, teach, world
 
-QUICK = {"steps": 32, "horizon": 12, "judge-episodes": 2}
+QUICK = {"steps": 32, "horizon": 12, "judge-episodes": 2, "observations": "latents"}
 
 
 def options(**others: Any) -> list[str]:
@@ -183,7 +183,10 @@ def test_a_latent_frame_shows_the_action_that_led_to_it() -> None:
     def planes(seen: np.ndarray) -> list[list[float]]:
         assert seen.shape[-3:] == (5, 3, 3)
         assert (seen == seen[..., :1, :1]).all()
-        return seen[..., 0, 0].tolist()
+        frames, actions = np.split(seen[..., 0, 0], [2], axis=-1)
+        return np.rint(
+            np.concatenate([frames, actions / 3**0.5], axis=-1)
+        ).tolist()  # one of three: of about unit magnitude
 
     assert planes(np.asarray(envs.reset())) == [[0, 0, 0, 0, 0]] * 2
     assert planes(np.asarray(envs.step(np.array([2, 0]))[0])) == [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0]]

@@ -108,6 +108,7 @@ class WorldVectorEnv(DecisionVectorEnv):
                             f"context_latents = {context_latents}")  # fmt: skip
         self._noise = [0] * num_envs
         self._begun = OrderedDict[tuple[int, int], tuple[Moment, np.ndarray]]()
+        self._kept = 0
         self._encoded = dict[int, tuple[torch.Tensor, torch.Tensor]]()
         self._row_bytes = self._bytes_of_a_row()
         self._refuse_beyond_memory()
@@ -159,10 +160,11 @@ class WorldVectorEnv(DecisionVectorEnv):
         """The moment of one rollout after frame `frame` of a start, and its last frames uint8 [c, H, W, 3].
 
         Alone and with room for the whole window: so no number in it depends on who else is reset, or on how old others are.
+        It is kept without that room, which most of the window is.
         """
-        key = number, frame
+        key, form = (number, frame), self.parts.world.form
         if key not in self._begun:
-            start, form, c = self.parts.start(number), self.parts.world.form, self.group
+            start, c = self.parts.start(number), self.group
             if number not in self._encoded:
                 rows = 1 + start.latents(c) * c  # frames after the last whole group are in no latent frame
                 self._encoded[number] = self.stepper.latents_of(start.frames[None, :rows], start.actions[None, :rows])
@@ -177,21 +179,20 @@ class WorldVectorEnv(DecisionVectorEnv):
                 frames = shown[0, -c:]
             else:
                 moment = self.stepper.recall(z, told)
-            whole = form.grow(moment.world, form.config.unet.window)
-            self._begun[key] = replace(moment, world=whole), frames
-            while len(self._begun) > max(1, KEPT_BYTES // self._row_bytes):
-                self._begun.popitem(last=False)
+            self._begun[key] = moment, frames
+            self._kept += _bytes_of(moment)
+            while self._kept > KEPT_BYTES and len(self._begun) > 1:
+                _, (oldest, _) = self._begun.popitem(last=False)
+                self._kept -= _bytes_of(oldest)
         self._begun.move_to_end(key)
-        return self._begun[key]
+        moment, frames = self._begun[key]
+        return replace(moment, world=form.grow(moment.world, form.config.unet.window)), frames
 
     def _bytes_of_a_row(self) -> int:
         form = self.parts.world.form
         frame = torch.zeros(1, *form.latent_shape, device=form.device)
-        held = tensors(form.begin(frame, frame[:, 0, 0, 0]))
-        if self._shown:
-            decoder = self.stepper.decoder.begin(1, *form.latent_shape[1:])
-            held += [decoder.started, *decoder.pasts]
-        return sum(part.nbytes for part in held)
+        decoder = self.stepper.decoder.begin(1, *form.latent_shape[1:]) if self._shown else None
+        return _bytes_of(Moment(form.begin(frame, frame[:, 0, 0, 0]), decoder))
 
     def _refuse_beyond_memory(self) -> None:
         device, n = self.parts.world.device, self.num_envs
@@ -204,7 +205,15 @@ class WorldVectorEnv(DecisionVectorEnv):
         """Let the dreams go."""
         self.moment = None
         self._begun.clear()
+        self._kept = 0
         self._encoded.clear()
+
+
+def _bytes_of(moment: Moment) -> int:
+    held = tensors(moment.world)
+    if moment.decoder is not None:
+        held += [moment.decoder.started, *moment.decoder.pasts]
+    return sum(part.nbytes for part in held)
 
 
 def refuse_unlearned(world: World) -> None:

@@ -4,9 +4,10 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,11 +15,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
+from torch import Tensor
 
 from oniris_core.common.artefacts.files import atomic_write, sha256_file
 from oniris_core.common.seeds import numpy_rng
+from oniris_core.data.rows.actions import action_spec
 from oniris_core.environment.decisions import DecisionVectorEnv
 from oniris_core.environment.stable_baselines import BaselinesVecEnv
+from oniris_core.policy.eye import Eye
 from oniris_core.policy.judge import Act, Tick
 from oniris_core.policy.params import PolicyParams
 from oniris_core.policy.places import Places
@@ -35,6 +39,7 @@ EPOCHS = 4
 STACK = 3
 """Latent frames that the policy sees, the last ones: one alone hardly shows how fast things move."""
 LR = 3e-4
+"""In the first part. It falls to a tenth of that in the last one: at a constant rate a policy wanders between good and bad."""
 GAMMA = 0.99
 """Discount of a reward one decision later."""
 GAE_LAMBDA = 0.95
@@ -50,6 +55,7 @@ def train(
     kept: Path,
     tick: Tick,
     at: Callable[[int, Callable[[], Act]], dict[str, float]],
+    eye: Mapping[str, Tensor] | None = None,
 ) -> tuple[PPO, list[dict[str, float]]]:
     """Train a policy, or go on with its training.
 
@@ -63,6 +69,7 @@ def train(
         kept: a folder, for the policy after each part that is done.
         tick: called after each step; may raise to stop.
         at: asked after each part for figures of it: decisions taken, and what makes who plays by then (see `player`).
+        eye: the weights of the `Eye` that the policy sees with; None: it learns to see by itself.
 
     Returns:
         The policy, and the figures of each part.
@@ -75,34 +82,36 @@ def train(
     else:
         # Returns of some hundred would drown what the policy learns in the gradient of the value, with which it is clipped.
         around = VecNormalize(_stacked(envs), norm_obs=False, gamma=GAMMA)
-        if params.observations == "latents":
-            kind, extra = (
-                "MlpPolicy",
-                {
-                    "features_extractor_class": Places,
-                    "features_extractor_kwargs": {
-                        "frames": STACK,
-                        "action_features": gym.spaces.flatdim(envs.single_action_space),
-                    },
-                },
-            )
-        else:
-            kind, extra = "CnnPolicy", {}
+        kind, extra = _network(envs, eye)
         ppo = PPO(
             kind, around, policy_kwargs=extra, learning_rate=LR, n_steps=ROLLOUT_STEPS, batch_size=BATCH, n_epochs=EPOCHS,
             gamma=GAMMA, gae_lambda=GAE_LAMBDA, ent_coef=ENTROPY, seed=seed, device=device,
         )  # fmt: skip
+        if eye is not None:  # only now: the policy draws all weights in it anew
+            ppo.policy.features_extractor.load_state_dict(eye)
     for point in range(len(figures) + 1, POINTS + 1):
         wanted = round(params.steps * point / POINTS)
         if wanted > ppo.num_timesteps:
             ppo.set_random_seed(int(numpy_rng(seed, "part of a training", point).integers(2**31)))
             ppo._last_obs = None  # so the episodes begin anew
+            ppo.learning_rate = LR * (POINTS + 1 - point) / POINTS
+            ppo._setup_lr_schedule()
             ppo.set_logger(Logger(None, []))  # else each part leaves a folder where temporary files are
             ppo.learn(wanted - ppo.num_timesteps, _Ticking(tick), reset_num_timesteps=False)
             ppo._custom_logger = False  # who takes up the policy has no such logger
         figures.append(at(ppo.num_timesteps, partial(player, ppo)))
         _keep(kept, point, ppo, around, figures[-1])
     return ppo, figures
+
+
+def _network(envs: DecisionVectorEnv, eye: Mapping[str, Tensor] | None) -> tuple[str, dict[str, Any]]:
+    if _channels(envs.single_observation_space) == -1:
+        return "CnnPolicy", {}
+    given = {"frames": STACK, "action_features": action_spec(envs.single_action_space).features}
+    if eye is None:
+        return "MlpPolicy", {"features_extractor_class": Places, "features_extractor_kwargs": given}
+    given["numbers"] = len(eye["states.bias"])
+    return "MlpPolicy", {"features_extractor_class": Eye, "features_extractor_kwargs": given}
 
 
 def _keep(kept: Path, point: int, ppo: PPO, around: VecNormalize, figures: dict[str, float]) -> None:
@@ -140,7 +149,7 @@ def player(ppo: PPO) -> Act:
         nonlocal past, last
         if channels == 1:
             if last is None:
-                last = np.zeros((len(seen), gym.spaces.flatdim(ppo.action_space)), np.float32)
+                last = np.zeros((len(seen), action_spec(ppo.action_space).features), np.float32)
             seen = with_actions(seen, last)
         if past is None:
             past = np.concatenate([np.zeros_like(seen)] * STACK, axis=channels)

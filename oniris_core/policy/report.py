@@ -38,12 +38,15 @@ class Judgement:
     Attributes:
         returns: of each player the returns [E] of whole episodes.
         curve: by `decisions` of the training the mean return `inside` and `outside` from the same moments, over the horizon.
+        misread: float64 [S], the median error of the policy's eye in each number of a state, in held-out episodes, as a share
+            of the number's standard deviation; empty: the policy has no such eye.
         left_out: what was not measured, and why.
         video: uint8 [T, H, 2 W, 3], true frames beside the dream of them; None: no episode was played.
     """
 
     returns: dict[str, np.ndarray] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    misread: np.ndarray = field(default_factory=lambda: np.zeros(0))
     left_out: dict[str, str] = field(default_factory=dict)
     video: np.ndarray | None = None
 
@@ -52,6 +55,7 @@ class Judgement:
         found: dict[str, float | int] = {}
         for name, returns in self.returns.items():
             add(found, f"{name}/return", Bootstrap(len(returns), RESAMPLES, seed).mean(returns))
+        found |= {f"eye/median_error/{number}": round(float(error), 4) for number, error in enumerate(self.misread)}
         if self.curve:
             last = self.curve[-1]
             found |= {

@@ -11,10 +11,12 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from oniris_core.data.rows.actions import action_spec
+
 
 def told(space: gym.Space, actions: np.ndarray) -> np.ndarray:
-    """float32 [N, A] of the actions of N environments: a number of its own for each choice, or the values themselves."""
-    return np.stack([np.asarray(spaces.flatten(space, action), np.float32) for action in actions])
+    """float32 [N, A]: features of the actions of N environments, those that the world model is told."""
+    return action_spec(space).encode(np.asarray(actions))
 
 
 def with_actions(seen_NChw: np.ndarray, told_NA: np.ndarray) -> np.ndarray:
@@ -30,9 +32,9 @@ class WithActions(VecEnvWrapper):
         """Wrap environments whose observations are [C, h, w]."""
         assert isinstance(envs.observation_space, spaces.Box)
         channels, *size = envs.observation_space.shape
-        self._features = spaces.flatdim(envs.action_space)
-        super().__init__(envs, spaces.Box(-np.inf, np.inf, (channels + self._features, *size), np.float32))
-        self._told = np.zeros((envs.num_envs, self._features), np.float32)
+        features = action_spec(envs.action_space).features
+        super().__init__(envs, spaces.Box(-np.inf, np.inf, (channels + features, *size), np.float32))
+        self._told = np.zeros((envs.num_envs, features), np.float32)
 
     def reset(self) -> np.ndarray:
         """Begin all episodes."""
