@@ -105,7 +105,7 @@ def app(
             "versions": _versions(
                 "gymnasium", "numpy", "zarr", "pillow", "box2d", "ufal.pybox2d", "pygame-ce", "pygame",
                 *([family.package] if family else []),
-                *(["torch"] if params.policy.endswith((".pt", ".zip")) else []),
+                *(["torch"] if params.policy.endswith((".pt", ".pt2", ".zip")) else []),
                 *(["stable-baselines3"] if params.policy.endswith(".zip") else []),
             ),
         }  # fmt: skip

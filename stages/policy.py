@@ -167,7 +167,7 @@ def app(
         )  # fmt: skip
         record = {"params": settings.as_json("policy"), "env_id": env_id, **identities}
         write_policy_report(report, found, env_id, seed, parts.starts.frame_rate)
-        write_policy(out, policy.save, record)
+        write_policy(out, parts, policy, record)
     for name, reason in found.left_out.items():
         say(f"left out: {name}: {reason}")
     say(

@@ -332,7 +332,7 @@ def test_faults_of_an_environment_are_named(fault: str, pattern: str) -> None:
         ),
         (
             ["--import-code", "--policy", "nothing", "--policy-share", "0.4", "--heuristic-share", "0.2"],
-            r"policy 'nothing' must be module:callable, or a file that ends in .pt or .zip",
+            r"policy 'nothing' must be module:callable, or a file that ends in .pt, .pt2 or .zip",
         ),
     ],
 )  # fmt: skip

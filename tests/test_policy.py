@@ -14,8 +14,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+# Before any test: imported in one, it would keep the toy that stands in for `assemble` there.
+from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.environment.parts import Parts
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.policy import judge, ppo
@@ -96,8 +99,6 @@ def test_a_training_goes_on_where_it_stopped(
 ) -> None:
     """Stopped within the second part, in the simulator, and while it is judged; then the same as undisturbed."""
     from stable_baselines3 import PPO
-
-    from oniris_core.environment.dreams import WorldVectorEnv
 
     def made(name: str) -> list[Any]:
         weights = PPO.load(params_only / f"{name}/policy.zip", device="cpu").policy.state_dict()
@@ -194,6 +195,62 @@ def test_a_latent_frame_shows_the_action_that_led_to_it() -> None:
     assert over.all()
     assert planes(np.asarray(seen)) == [[0, 0, 0, 0, 0]] * 2
     assert [planes(info["terminal_observation"]) for info in infos] == [[2, 2, 0, 1, 0], [2, 2, 1, 0, 0]]
+
+
+def test_collect_plays_a_policy_of_latents_as_the_simulator_does(tiny_pipeline: Path, run: Run, tmp_path: Path) -> None:
+    from stable_baselines3 import PPO
+
+    from oniris_core.data.episodes.store import open_episodes
+    from oniris_core.data.latents.store import open_latents
+    from oniris_core.environment.parts import assemble
+    from oniris_core.policy import eye
+    from oniris_core.policy.player_file import write_player
+
+    models = [tiny_pipeline / "models" / name for name in ("world", "vae")]
+    parts = assemble(*models, str(tiny_pipeline / "data/episodes.zarr"))
+    given = {"world": parts.world, "vae": parts.codec, "starts": parts.starts, "observations": "latents"}
+    truth = TrueVectorEnv(1, **given, autoreset_mode="SameStep")
+    kind, extra = ppo._network(truth, None)
+    policy = PPO(kind, ppo._stacked(truth), policy_kwargs=extra, seed=0, device="cpu")
+    shown = eye.examples(
+        open_episodes(tiny_pipeline / "data/episodes.zarr"), open_latents(tiny_pipeline / "data/latents.zarr"), ppo.STACK
+    )  # fmt: skip
+    with torch.no_grad():  # so that it does not hold one action for the best whatever it sees
+        net, some = policy.policy, shown.observations(np.arange(40))
+        scores = net.action_net(net.mlp_extractor.forward_actor(net.extract_features(some, net.pi_features_extractor)))
+        net.action_net.bias -= scores.mean(0)
+    write_player(tmp_path / "policy.pt2", parts, policy)
+    played = (
+        f"--params={tiny_pipeline / 'params.yaml'}", "--policy=policy.pt2", "--policy-share=1", "--heuristic-share=0",
+        "--random-actions=0", "--episodes=2", "--workers=1", "--out=played.zarr",
+    )  # fmt: skip
+    result = run(tmp_path, "collect", *played, "--import-code")
+    assert result.exit_code == 0, result.output
+    store, truth, chosen = (
+        open_episodes(tmp_path / "played.zarr"),
+        TrueVectorEnv(1, **given, autoreset_mode="Disabled"),
+        set(),
+    )
+    for episode in range(2):
+        (first, end), act = store.bounds(episode), ppo.player(policy)
+        with one_thread():
+            seen, _ = truth.reset(seed=[int(store.episode_seed[episode])])
+            for row in range(first + 1, end - truth.group + 1, truth.group):
+                action = act(seen)
+                assert store.actions[row : row + truth.group].tolist() == [action.item()] * truth.group
+                seen, *_ = truth.step(action)
+                assert np.array_equal(store.frames[row : row + truth.group], truth.frames[0])
+                chosen.add(action.item())
+    assert len(chosen) > 1
+
+    one_error(run(tmp_path, "collect", *played), r"policy 'policy\.pt2' would run code of others")
+    one_error(run(tmp_path, "collect", *played, "--import-code", "--frame-skip=1", "--out=other.zarr"),
+              r"was trained with collect\.frame_skip = 2, not 1: it can play no other way")  # fmt: skip
+    (tmp_path / "policy.pt2").write_bytes(b"none")
+    one_error(
+        run(tmp_path, "collect", *played, "--import-code", "--out=other.zarr"),
+        r"'policy\.pt2' is not a policy of the stage",
+    )
 
 
 def test_recorded_returns_are_sums_of_rewards(tiny_pipeline: Path) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from stable_baselines3 import PPO
 
 from oniris_core.common.artefacts.figures import save_figure
 from oniris_core.common.artefacts.files import staged_folder, to_json
+from oniris_core.environment.parts import Parts
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.evaluation.report.page import Exhibit, page
 from oniris_core.evaluation.report.videos import write_video
 from oniris_core.evaluation.scores.intervals import Bootstrap, add
 from oniris_core.policy.judge import Act
+from oniris_core.policy.player_file import write_player
 from oniris_core.sampling.stepper import Stepper
 
 CURVE_CAPTION = (
@@ -103,10 +106,12 @@ def film(
     return np.concatenate([true, np.concatenate(dreamt)], axis=2)
 
 
-def write_policy(out: Path, save: Callable[[Path], None], record: dict[str, Any]) -> None:
-    """Write policy.zip, as Stable-Baselines3 saves it, and config.json."""
+def write_policy(out: Path, parts: Parts, policy: PPO, record: dict[str, Any]) -> None:
+    """Write policy.zip, as Stable-Baselines3 saves it, policy.pt2 for `collect.policy` if it sees latents, and config.json."""
     with staged_folder(out, "policy") as folder:
-        save(folder / "policy.zip")
+        policy.save(folder / "policy.zip")
+        if policy.observation_space.dtype != np.uint8:
+            write_player(folder / "policy.pt2", parts, policy)
         (folder / "config.json").write_text(to_json(record))
 
 

@@ -53,7 +53,8 @@ class CollectParams(Params):
         description="share of episodes played by a heuristic (random where there is none); the others are played at random"
     )
     policy: str = Field(
-        description="module:callable, or a saved policy: TorchScript (.pt) or Stable-Baselines3 (.zip); empty: none"
+        description="module:callable, or a saved policy: TorchScript (.pt), of the stage policy (.pt2) or of "
+        "Stable-Baselines3 (.zip); empty: none"
     )
     policy_share: Share = Field(description="share of episodes played by `policy`")
     random_actions: Share = Field(

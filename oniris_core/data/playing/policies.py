@@ -1,6 +1,6 @@
-"""Policies of the person's own: a function of a module, a TorchScript file or a Stable-Baselines3 file.
+"""Policies of the person's own: a function of a module, a file of TorchScript, of the stage `policy` or of Stable-Baselines3.
 
-All three run code of others (a Stable-Baselines3 file holds pickles, a TorchScript file a program), so
+All of them run code of others (a Stable-Baselines3 file holds pickles, the others a program), so
 `collect.import_code` must allow them; `CollectParams` sees to that.
 """
 
@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import numpy as np
 from oniris_core.common.errors import UserError
 from oniris_core.data.playing.environments import module_source
 from oniris_core.data.playing.heuristics import Policy
+from oniris_core.data.playing.watchers import Watcher, load_program
 
 PolicyMaker = Callable[[gym.Env], Policy]
 """Makes the player of one episode."""
 
-_FILES = (".pt", ".zip")
+_FILES = (".pt", ".pt2", ".zip")
 
 
 def policy_sha256(name: str) -> str:
@@ -40,7 +42,8 @@ def load_policy(name: str, sha256: str) -> PolicyMaker:
     """What makes players of the policy `name`.
 
     Args:
-        name: `module:callable`, or a path that ends in .pt (TorchScript) or .zip (Stable-Baselines3). The callable takes an
+        name: `module:callable`, or a path that ends in .pt (TorchScript), .pt2 (of the stage `policy`) or .zip
+            (Stable-Baselines3). The callable takes an
             observation; a class is made anew with the environment for each episode, and its instances are called.
         sha256: what `policy_sha256` must give, so that every worker plays the same.
 
@@ -52,6 +55,8 @@ def load_policy(name: str, sha256: str) -> PolicyMaker:
         raise UserError(f"policy '{name}' is not the same file here as where the collection was started")
     if name.endswith(".pt"):
         return _torchscript(name, content)
+    if name.endswith(".pt2"):
+        return _watcher(name, content)
     if name.endswith(".zip"):
         return _stable_baselines(name, content)
     found: Any = importlib.import_module(name.partition(":")[0])
@@ -89,7 +94,7 @@ def _content(name: str) -> bytes:
             raise UserError(f"policy '{name}' cannot be read: {error.strerror}") from None
     module, _, function = name.partition(":")
     if not module or not function:
-        raise UserError(f"policy '{name}' must be module:callable, or a file that ends in {' or '.join(_FILES)}")
+        raise UserError(f"policy '{name}' must be module:callable, or a file that ends in .pt, .pt2 or .zip")
     try:
         importlib.import_module(module)
     except Exception as error:  # whatever the module does when it is imported is the person's to mend
@@ -121,6 +126,16 @@ def _torchscript(name: str, content: bytes) -> PolicyMaker:
         return play
 
     return make
+
+
+def _watcher(name: str, content: bytes) -> PolicyMaker:
+    try:
+        program, note = load_program(content)
+    except Exception as error:  # torch has no word of its own for a file that is none of its
+        raise UserError(
+            f"policy '{name}' is not a policy of the stage `policy`: {' '.join(str(error).split())[:200]}"
+        ) from None
+    return lambda env: Watcher(program, note, partial(_best, env.action_space))
 
 
 def _best(space: gym.Space, scores: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from oniris_core.data.playing.flat_actions import FlatBox
 from oniris_core.data.playing.heuristics import Heuristic, Policy, heuristic_for
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.data.playing.policies import PolicyMaker, played_action
+from oniris_core.data.playing.watchers import Watcher, refuse_others
 
 REPEATED_ROWS = 8
 """Rows that are played twice to see whether an environment is deterministic."""
@@ -68,7 +69,10 @@ def _player(env: gym.Env, params: CollectParams, seed: int, index: int, make_pol
     who, noise = who_plays(index, params, seed)
     if who == "policy":
         assert make_policy is not None
-        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.random_actions)
+        policy = make_policy(env)
+        if isinstance(policy, Watcher):
+            refuse_others(params.policy, policy.note, params)
+        return _Player(policy, f"policy '{params.policy}'", noise * params.random_actions)
     heuristic = heuristic_for(env) if who == "heuristic" else None
     if heuristic is None:
         return _Player(None, "random play", 1.0)
@@ -105,7 +109,9 @@ def play_episode(
     shape = screen.shape
     frames, states = [fit_screen(screen, params.height, params.width, params.resize)], [_state(observation)]
     actions, rewards, terminated, truncated = [filler], [0.0], [False], [False]
-    ended = False
+    watcher, ended = player.policy if isinstance(player.policy, Watcher) else None, False
+    if watcher:
+        watcher.watch(frames[0], None)
     while not ended and len(frames) < params.max_frames:
         decisions = 1
         if player.policy is None or rng.random() < player.random_share:
@@ -120,6 +126,8 @@ def play_episode(
                 raise UserError(f"the frames of {params.env_id} change size, from {shape[0]} x {shape[1]} to "
                                 f"{screen.shape[0]} x {screen.shape[1]} pixels; they must stay the same")  # fmt: skip
             frames.append(fit_screen(screen, params.height, params.width, params.resize))
+            if watcher:
+                watcher.watch(frames[-1], action)
             states.append(_state(observation))
             actions.append(np.asarray(action))
             rewards.append(reward)
