@@ -103,6 +103,9 @@ def app(
     to_read = None
     identities = {"world": open_artefact(world, "world", "train").identity, "starts": parts.starts.identity}
     if params.observations == "state":
+        if isinstance(starts, Path) and starts.is_file():
+            raise UserError(f"policy.observations = state needs an episode store to learn from, and {starts} is a file of "
+                            "starts: set it to latents")  # fmt: skip
         frames, latents = open_episodes(starts), open_latents(latent_store)
         if latents.attributes["episodes_identity"] != frames.identity:
             raise UserError(f"{latent_store} was not made from {starts}: run `dvc repro encode` to make it again")

@@ -14,6 +14,7 @@ from stable_baselines3 import PPO
 
 from oniris_core.data.episodes.store import EpisodeStore, open_episodes
 from oniris_core.data.latents.store import LatentStore, open_latents
+from oniris_core.environment.starts import open_starts, write_starts
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.policy import eye, ppo
 from oniris_core.policy.eye import Examples
@@ -172,4 +173,9 @@ def test_what_it_cannot_learn_from(
     strange = replace(latents, vae_identity="strange")
     refused(r"belongs to VAE strange, but .*vae is", "latents.store.open_latents", strange)
     one_error(run(tmp_path, "policy", *where, "--latent-store=nowhere"), r"nowhere is missing")
+    write_starts(tmp_path / "starts.npz", open_starts(tiny_pipeline / "data/episodes.zarr", 4, 1))
+    one_error(
+        run(tmp_path, "policy", *where, f"--starts={tmp_path / 'starts.npz'}"),
+        r"starts\.npz is a file of starts: set it to latents",
+    )
     assert not list(tmp_path.glob("models/*"))
