@@ -46,8 +46,9 @@ def app(
     from oniris_core.data.playing.environments import family_of, frame_rate, imported_code, make_env
     from oniris_core.data.playing.flat_actions import describe
     from oniris_core.data.playing.heuristics import heuristic_for
-    from oniris_core.data.playing.policies import policy_sha256
+    from oniris_core.data.playing.policies import load_policy, policy_sha256
     from oniris_core.data.playing.rollouts import episode_seed, held_out, longest
+    from oniris_core.data.playing.watchers import WatcherMaker
     from oniris_core.data.rows.actions import action_spec
 
     params, seed = settings.own, settings.common.seed
@@ -70,6 +71,10 @@ def app(
     code = imported_code(params.env_id, params.wrapper_calls)
     if params.policy:
         code[params.policy] = policy_sha256(params.policy)
+    if params.policy.endswith(".pt2"):
+        maker = load_policy(params.policy, code[params.policy])
+        assert isinstance(maker, WatcherMaker)
+        maker.refuse_others(params, env.action_space)
 
     with workspace("collect", out, params=record, imported=code) as folder, stop_requests() as stop:
         done, left_out = len(list(folder.glob("episode_*.npz"))), list[int]()

@@ -44,7 +44,8 @@ def app(
 ) -> None:
     """Train PPO in dreams of the world model only, and compare what it brings there with what it brings in truth.
 
-    First an eye learns to read the simulator's state off latent frames, from the recorded episodes.
+    Where policy.observations = state an eye learns first to read the simulator's state off latent frames, from the recorded
+    episodes.
     """
     from oniris_core.common.artefacts.files import atomic_write, open_artefact, refuse_unwritable
     from oniris_core.common.errors import UserError
@@ -106,15 +107,16 @@ def app(
         if isinstance(starts, Path) and starts.is_file():
             raise UserError(f"policy.observations = state needs an episode store to learn from, and {starts} is a file of "
                             "starts: set it to latents")  # fmt: skip
-        frames, latents = open_episodes(starts), open_latents(latent_store)
-        if latents.attributes["episodes_identity"] != frames.identity:
+        episodes, latents = open_episodes(starts, preloaded=False), open_latents(latent_store)
+        if latents.attributes["episodes_identity"] != episodes.identity:
             raise UserError(f"{latent_store} was not made from {starts}: run `dvc repro encode` to make it again")
         if latents.vae_identity != parts.codec.identity:
             raise UserError(f"{latent_store} belongs to VAE {latents.vae_identity[:12]}, but {vae} is "
                             f"{parts.codec.identity[:12]}: run `dvc repro`")  # fmt: skip
         latents = replace(latents, mean=parts.world.mean, std=parts.world.std)
-        to_read = eye.examples(frames, latents, ppo.STACK)
+        to_read = eye.examples(episodes, latents, ppo.STACK)
         identities["latents"] = latents.identity
+        del episodes, latents  # all that is needed of them is in the examples
     players: dict[str, Player] = {"random": judge.at_random}
     if heuristic := judge.heuristic_player(truth):
         players["heuristic"] = heuristic

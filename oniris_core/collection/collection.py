@@ -37,7 +37,8 @@ LATE_S = 30.0
 _PLAYED_WITH = tuple(
     f"oniris_core.{name}"
     for name in ("common.seeds", "collection.collection", "data.playing.environments", "data.playing.heuristics",
-                 "data.playing.params", "data.playing.policies", "data.playing.rollouts", "data.playing.watchers")
+                 "data.playing.params", "data.playing.policies", "data.playing.rollouts", "data.playing.watchers",
+                 "data.rows.actions")
 )  # fmt: skip
 
 

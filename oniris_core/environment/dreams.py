@@ -176,14 +176,14 @@ class WorldVectorEnv(DecisionVectorEnv):
             frames = self.frames[0]
             if self._shown:
                 moment, shown = self.stepper.begin_latents(z, told)
-                frames = shown[0, -c:]
+                frames = shown[0, -c:].copy()  # not a view, which would keep the whole past
             else:
                 moment = self.stepper.recall(z, told)
             self._begun[key] = moment, frames
-            self._kept += _bytes_of(moment)
+            self._kept += _bytes_of(moment) + frames.nbytes
             while self._kept > KEPT_BYTES and len(self._begun) > 1:
-                _, (oldest, _) = self._begun.popitem(last=False)
-                self._kept -= _bytes_of(oldest)
+                _, (oldest, shown_last) = self._begun.popitem(last=False)
+                self._kept -= _bytes_of(oldest) + shown_last.nbytes
         self._begun.move_to_end(key)
         moment, frames = self._begun[key]
         return replace(moment, world=form.grow(moment.world, form.config.unet.window)), frames

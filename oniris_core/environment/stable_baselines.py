@@ -16,9 +16,11 @@ class BaselinesVecEnv(VecEnv):
     """The same environments with the interface of Stable-Baselines3, which resets in the step in which an episode ends."""
 
     def __init__(self, envs: DecisionVectorEnv):
-        """Wrap environments. Raises UserError unless they reset in the same step."""
+        """Wrap environments. Raises UserError unless they reset in the same step and count choices from 0."""
         if envs.autoreset_mode != AutoresetMode.SAME_STEP:
             raise UserError("Stable-Baselines3 needs environments with autoreset_mode='SameStep'")
+        if np.any(getattr(envs.single_action_space, "start", 0)):
+            raise UserError(f"Stable-Baselines3 counts choices from 0, but the actions are {envs.single_action_space}")
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 

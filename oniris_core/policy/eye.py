@@ -31,6 +31,8 @@ LARGER = 3.0
 """By which changes from frame to frame are multiplied: they are smaller than what changes."""
 STEPS, BATCH, LR, WEIGHT_DECAY = 2500, 128, 1e-3, 1e-2
 """Of its training, with AdamW; the learning rate falls to zero in a straight line."""
+WITHOUT_PAST = 0.3
+"""Share of its examples whose older frames are left out: dreams begin in the middle of episodes, with nothing before."""
 DELTA = 0.5
 """Errors beyond it, in standard deviations, count linearly (Huber 1964): nobody can read a state that is out of sight."""
 MOST_LATENTS, MOST_HELD_OUT = 2**17, 2**14
@@ -98,12 +100,19 @@ class Examples:
     states: np.ndarray
     held_out: np.ndarray
 
-    def observations(self, which: np.ndarray) -> Tensor:
-        """float32 [n, K (C + A), h, w] of some examples, as a policy is given them."""
+    def observations(self, which: np.ndarray, begun: np.ndarray | None = None) -> Tensor:
+        """float32 [n, K (C + A), h, w] of some examples, as a policy is given them.
+
+        Args:
+            which: int [n].
+            begun: int [n], frames of each since its dream began, of which the first shows no action; None: there was no dream.
+        """
         rows = self.rows[which]
-        there = (rows >= 0)[:, :, None]
+        _, K = rows.shape
+        first = K - (np.full(len(rows), K + 1) if begun is None else begun)[:, None]
+        there = ((rows >= 0) & (np.arange(K) >= first))[:, :, None]
         frames = self.latents[rows].astype(np.float32) * there[..., None, None]
-        actions = self.actions[rows] * there
+        actions = self.actions[rows] * there * (np.arange(K) > first)[:, :, None]
         planes = np.broadcast_to(actions[..., None, None], (*actions.shape, *frames.shape[-2:]))
         return torch.from_numpy(np.concatenate([frames, planes], axis=2)).flatten(1, 2)
 
@@ -137,13 +146,13 @@ def examples(episodes: EpisodeStore, latents: LatentStore, frames: int) -> Examp
         held_out.append(np.full(n, latents.split[episode] == 1))
         count += n
     held = np.concatenate(held_out)
-    found = np.concatenate(states)
+    found = np.concatenate(states).astype(np.float64)
     mean, std = found[~held].mean(0), found[~held].std(0)
     return Examples(
         np.concatenate(parts),
         np.concatenate(actions),
         np.concatenate(rows),
-        (found - mean) / np.maximum(std, 1e-6),
+        ((found - mean) / np.maximum(std, 1e-6)).astype(np.float32),
         held,
     )
 
@@ -176,8 +185,10 @@ def learn(eye: Eye, given: Examples, seed: int, tick: Tick) -> np.ndarray:
     trained_on = np.flatnonzero(~given.held_out)
     states = torch.from_numpy(given.states)
     for step in range(STEPS):
-        chosen = numpy_rng(seed, "eye", step).choice(trained_on, BATCH)
-        wrong = F.huber_loss(eye(given.observations(chosen).to(device)), states[chosen].to(device), delta=DELTA)
+        rng = numpy_rng(seed, "eye", step)
+        chosen = rng.choice(trained_on, BATCH)
+        begun = np.where(rng.random(BATCH) < WITHOUT_PAST, rng.integers(1, eye.frames + 1, BATCH), eye.frames + 1)
+        wrong = F.huber_loss(eye(given.observations(chosen, begun).to(device)), states[chosen].to(device), delta=DELTA)
         optimiser.zero_grad()
         wrong.backward()
         optimiser.step()

@@ -4,6 +4,7 @@ So a world model can be trained on what its own policies do, and a policy can be
 of a latent frame, C channels, h, w; H, W pixels; A features of an action; K latent frames that the policy sees.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from oniris_core.data.playing.watchers import KNOWN, NOTE
 from oniris_core.data.rows.actions import action_spec
+from oniris_core.environment.decisions import LATENT_BOUND
 from oniris_core.environment.parts import Parts
 from oniris_core.vae.model import to_unit
 from oniris_core.vae.stepping import EncoderForm, StreamState
@@ -32,12 +34,6 @@ class _Program(nn.Module):
         self.encoder, self.policy = EncoderForm(parts.codec.vae.encoder), ppo.policy
         for name, values in (("mean", parts.world.mean), ("std", parts.world.std)):
             self.register_buffer(name, torch.from_numpy(values)[:, None, None])
-        space = ppo.action_space
-        self.bounds = (
-            [torch.from_numpy(bound) for bound in (space.low, space.high)]
-            if isinstance(space, gym.spaces.Box)
-            else None
-        )
 
     def forward(
         self, frames: Tensor, told: Tensor, seen: Tensor, started: Tensor, *pasts: Tensor
@@ -45,13 +41,12 @@ class _Program(nn.Module):
         """Scores of the next action (an action itself where it is one of a Box), and what to remember."""
         state, z = self.encoder(StreamState(started, pasts), to_unit(frames))
         planes = told[:, :, None, None].expand(-1, -1, *z.shape[2:])
-        newest = torch.cat([(z - self.mean) / self.std, planes], dim=1)
+        seen_z = ((z - self.mean) / self.std).clamp(-LATENT_BOUND, LATENT_BOUND)
+        newest = torch.cat([seen_z, planes], dim=1)
         seen = torch.cat([seen[:, newest.shape[1] :], newest], dim=1)
         features = self.policy.extract_features(seen, self.policy.pi_features_extractor)
         assert isinstance(features, Tensor)
         scores = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
-        if self.bounds:
-            scores = scores.clamp(*self.bounds)
         return scores, seen, state.started, *state.pasts
 
 
@@ -63,7 +58,7 @@ def write_player(file: Path, parts: Parts, ppo: PPO) -> None:
         parts: the world model and VAE in whose dreams the policy was trained, and the episodes that they began from.
         ppo: the policy, of latents.
     """
-    program = _Program(parts, ppo).cpu().eval()
+    program = copy.deepcopy(_Program(parts, ppo)).cpu().eval()
     c, (height, width) = parts.group, parts.frame_size
     begun = program.encoder.begin(1, *parts.latent_shape[1:])
     assert isinstance(ppo.observation_space, gym.spaces.Box)

@@ -109,8 +109,12 @@ def write_episodes(
         finish(group, attributes)
 
 
-def open_episodes(path: Location | str) -> EpisodeStore:
+def open_episodes(path: Location | str, preloaded: bool = True) -> EpisodeStore:
     """Open and check an episode store.
+
+    Args:
+        path: where it is.
+        preloaded: read the frames into memory, if they are few enough.
 
     Raises:
         UserError: missing, damaged, not complete, or not an episode store.
@@ -129,7 +133,7 @@ def open_episodes(path: Location | str) -> EpisodeStore:
             f"{path}: {frames.shape[0]} frames and {actions.shape[0]} actions, but episodes end at {ends[-1:]}"
         )
     return EpisodeStore(
-        preload(frames), actions, states, ends, read(group, "meta/episode_seed"), read(group, "meta/split"),
-        read(group, "data/rewards"), read(group, "data/terminated")[ends - 1],
+        preload(frames) if preloaded else frames, actions, states, ends, read(group, "meta/episode_seed"),
+        read(group, "meta/split"), read(group, "data/rewards"), read(group, "data/terminated")[ends - 1],
         ActionSpec.from_json(attributes["action_spec"]), attributes, identity,
     )  # fmt: skip

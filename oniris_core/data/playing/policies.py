@@ -11,7 +11,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 from oniris_core.common.errors import UserError
 from oniris_core.data.playing.environments import module_source
 from oniris_core.data.playing.heuristics import Policy
-from oniris_core.data.playing.watchers import Watcher, load_program
+from oniris_core.data.playing.watchers import WatcherMaker
 
 PolicyMaker = Callable[[gym.Env], Policy]
 """Makes the player of one episode."""
@@ -56,7 +55,7 @@ def load_policy(name: str, sha256: str) -> PolicyMaker:
     if name.endswith(".pt"):
         return _torchscript(name, content)
     if name.endswith(".pt2"):
-        return _watcher(name, content)
+        return WatcherMaker(name, content, _fitting)
     if name.endswith(".zip"):
         return _stable_baselines(name, content)
     found: Any = importlib.import_module(name.partition(":")[0])
@@ -128,16 +127,6 @@ def _torchscript(name: str, content: bytes) -> PolicyMaker:
     return make
 
 
-def _watcher(name: str, content: bytes) -> PolicyMaker:
-    try:
-        program, note = load_program(content)
-    except Exception as error:  # torch has no word of its own for a file that is none of its
-        raise UserError(
-            f"policy '{name}' is not a policy of the stage `policy`: {' '.join(str(error).split())[:200]}"
-        ) from None
-    return lambda env: Watcher(program, note, partial(_best, env.action_space))
-
-
 def _best(space: gym.Space, scores: np.ndarray) -> Any:
     """The choice with the best score: one score per choice, those of all components one after another."""
     if isinstance(space, gym.spaces.Discrete) and scores.shape == (space.n,) and np.isfinite(scores).all():
@@ -152,6 +141,15 @@ def _best(space: gym.Space, scores: np.ndarray) -> Any:
     if isinstance(space, gym.spaces.MultiBinary) and scores.shape == space.shape and np.isfinite(scores).all():
         return scores > 0
     return scores
+
+
+def _fitting(space: gym.Space, scores: np.ndarray) -> Any:
+    """`_best`; in a Box the nearest action there is, as the simulator is given it where a policy is judged."""
+    if not isinstance(space, gym.spaces.Box):
+        return _best(space, scores)
+    whole = np.issubdtype(space.dtype, np.integer)
+    nearest = np.rint(scores) if whole else scores
+    return nearest.astype(np.float64).reshape(space.shape).clip(space.low, space.high).astype(space.dtype)
 
 
 def _stable_baselines(name: str, content: bytes) -> PolicyMaker:

@@ -14,7 +14,7 @@ from oniris_core.data.playing.flat_actions import FlatBox
 from oniris_core.data.playing.heuristics import Heuristic, Policy, heuristic_for
 from oniris_core.data.playing.params import CollectParams
 from oniris_core.data.playing.policies import PolicyMaker, played_action
-from oniris_core.data.playing.watchers import Watcher, refuse_others
+from oniris_core.data.playing.watchers import Watcher
 
 REPEATED_ROWS = 8
 """Rows that are played twice to see whether an environment is deterministic."""
@@ -69,10 +69,7 @@ def _player(env: gym.Env, params: CollectParams, seed: int, index: int, make_pol
     who, noise = who_plays(index, params, seed)
     if who == "policy":
         assert make_policy is not None
-        policy = make_policy(env)
-        if isinstance(policy, Watcher):
-            refuse_others(params.policy, policy.note, params)
-        return _Player(policy, f"policy '{params.policy}'", noise * params.random_actions)
+        return _Player(make_policy(env), f"policy '{params.policy}'", noise * params.random_actions)
     heuristic = heuristic_for(env) if who == "heuristic" else None
     if heuristic is None:
         return _Player(None, "random play", 1.0)
