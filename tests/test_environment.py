@@ -18,7 +18,7 @@ from oniris_core.data.rows.actions import action_spec
 from oniris_core.environment import dreams
 from oniris_core.environment.comparison import compare
 from oniris_core.environment.decisions import DecisionVectorEnv
-from oniris_core.environment.dreams import WorldVectorEnv
+from oniris_core.environment.dreams import WorldVectorEnv, _bytes_of
 from oniris_core.environment.spaces import checked, each_frame, space_of
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.sampling.autoregressive import Sampler
@@ -192,6 +192,27 @@ def test_dreams_begin_early_or_anywhere_after_all_the_past_that_the_forecast_see
         start = starts(15).starts[infos["start"][row]]
         z, _ = anywhere.stepper.latents_of(start.frames[None, :13], start.actions[None, :13])
         np.testing.assert_allclose(anywhere.moment.world.clean[row, -2:], z[0, -2:], atol=1e-5)
+
+
+@pytest.mark.parametrize("observations", ["pixels", "latents"])
+def test_moments_that_dreams_begin_from_are_kept_as_far_as_memory_allows(
+    observations: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten or not: the same dreams."""
+    with one_thread():
+        envs = dreamt(8, observations=observations, begin="anywhere", starts=starts(15))
+        seen = envs.reset(seed=0)[0]
+        kept = envs._kept
+        entries = envs._begun.values()
+        shown = observations == "pixels"
+        assert kept == sum(_bytes_of(moment) + shown * frames.nbytes for moment, frames in entries)
+        assert not shown or all(frames.base is None for _, frames in entries)
+        assert len(envs._begun) > 2
+        monkeypatch.setattr("oniris_core.environment.dreams.KEPT_BYTES", kept // 2)
+        few = dreamt(8, observations=observations, begin="anywhere", starts=starts(15))
+        assert np.array_equal(few.reset(seed=0)[0], seen)
+        assert 0 < few._kept <= kept // 2
+        assert len(few._begun) < len(envs._begun)
 
 
 def test_frames_after_the_last_whole_group_begin_no_dream() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,12 @@ def test_it_reads_where_things_are_how_fast_they_move_and_what_was_done(
         file.write_bytes(file.read_bytes()[:-1])
         said = list[str]()
         again, _ = eye.taught(tmp_path / "a", given, 0, "cpu", lambda: None, said.append)
+        # It is judged by what was held out, which it has not learned from.
+        moved = replace(
+            given, states=np.where(given.held_out[:, None], given.states + 3, given.states).astype(np.float32)
+        )
+        _, off = eye.taught(tmp_path / "c", moved, 0, "cpu", lambda: None, print)
+    np.testing.assert_allclose(off, 3, atol=0.3)
     assert (errors < 0.1).all()
     assert (guessed > 0.5).all()
     assert np.array_equal(errors, as_before)
@@ -89,16 +96,33 @@ def test_it_learns_from_what_policies_are_shown(tiny_pipeline: Path) -> None:
     with one_thread():
         truth.reset(seed=[0])
         around.venv.venv.reset = lambda: truth.reset(options={"start": 0, "frame": 0})[0]  # type: ignore[union-attr]
-        shown = [around.reset().copy()]
-        for step in range(decisions):
+        shown, observed = [around.reset().copy()], [truth.games[0].observation]
+        for step in range(decisions - 1):
             action = episodes.actions[first + 1 + step * truth.group]
             shown.append(around.step(np.array([action]))[0].copy())
+            observed.append(truth.games[0].observation)
     mine = np.flatnonzero(given.held_out)[: decisions + 1]
-    np.testing.assert_allclose(np.concatenate(shown[:-1]), given.observations(mine[:-1]).numpy(), atol=0.02)
-    recorded, learned = episodes.states[first : end : truth.group], given.states[mine]
-    for number in np.flatnonzero(recorded.std(0) > 1e-3):
-        assert np.corrcoef(recorded[:, number], learned[:, number])[0, 1] > 0.9999
+    np.testing.assert_allclose(np.concatenate(shown), given.observations(mine[:-1]).numpy(), atol=0.02)
+    for number in np.flatnonzero(np.std(observed, axis=0) > 1e-3):
+        assert np.corrcoef(np.array(observed)[:, number], given.states[mine[:-1], number])[0, 1] > 0.9999
     np.testing.assert_allclose(given.states[~given.held_out].mean(0), 0, atol=1e-4)
+
+
+def test_what_was_before_a_dream_is_not_shown() -> None:
+    """Nor the action that led to its first frame; and an eye takes it that all stood still before."""
+    given = moving(0, 20)
+    whole, one, two = (given.observations(np.arange(20), begun).unflatten(1, (2, -1)) for begun in
+                       (None, np.full(20, 1), np.full(20, 2)))  # fmt: skip
+    assert not one[:, 0].any()
+    assert torch.equal(one[:, 1, :1], whole[:, 1, :1])
+    assert not one[:, 1, 1:].any()
+    assert torch.equal(two[:, 1], whole[:, 1])
+    assert torch.equal(two[:, 0, :1], whole[:, 0, :1])
+    seeing = eye.Eye(gym.spaces.Box(-9, 9, (6, 6, 6)), 2, 2, 3)
+    eye._initialise(seeing, 0)
+    still = torch.cat([one[:, 1:], one[:, 1:]], dim=1)
+    torch.testing.assert_close(seeing(one.flatten(1, 2)), seeing(still.flatten(1, 2)))
+    assert not torch.allclose(seeing(whole.flatten(1, 2)), seeing(one.flatten(1, 2)))
 
 
 def test_few_latent_frames_are_taken_where_there_are_many(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +183,7 @@ def test_what_it_cannot_learn_from(
 
     def refused(pattern: str, name: str, found: EpisodeStore | LatentStore) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(f"oniris_core.data.{name}", lambda _: found)
+            patch.setattr(f"oniris_core.data.{name}", lambda *_, **__: found)
             one_error(run(tmp_path, "policy", *where), pattern)
 
     without = replace(episodes, states=episodes.states[:, :0])

@@ -1,5 +1,6 @@
 """The stage `policy`: from a world model to a policy, its report, and what is refused."""
 
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,20 @@ import pytest
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from oniris_core.common.errors import UserError
+from oniris_core.data.playing.policies import _fitting, played_action
+from oniris_core.data.playing.watchers import WatcherMaker
+
 # Before any test: imported in one, it would keep the toy that stands in for `assemble` there.
 from oniris_core.environment.dreams import WorldVectorEnv
 from oniris_core.environment.parts import Parts
+from oniris_core.environment.stable_baselines import BaselinesVecEnv
 from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.policy import judge, ppo
 from oniris_core.policy.seen import WithActions
 from oniris_core.world.store import World
 from stages.policy import FIRST_SEED
-from tests.conftest import ROOT, Run, one_thread
+from tests.conftest import ROOT, Run, collect_params, one_thread
 from tests.imports import closure
 from tests.test_cli import one_error
 from tests.toys import codec, starts, teach, world
@@ -88,6 +95,7 @@ def test_from_a_world_model_to_a_policy(
     truth = TrueVectorEnv(
         1, world=world(), vae=codec(), starts=starts(), observations="latents", autoreset_mode="Disabled"
     )
+    assert policy.learning_rate == pytest.approx(ppo.LR / 2)  # in the second of two parts
     with one_thread():
         play = judge.always(partial(ppo.player, policy))
         again = judge.true_returns(truth, play, [FIRST_SEED + number for number in range(2)], lambda: None)
@@ -185,9 +193,8 @@ def test_a_latent_frame_shows_the_action_that_led_to_it() -> None:
         assert seen.shape[-3:] == (5, 3, 3)
         assert (seen == seen[..., :1, :1]).all()
         frames, actions = np.split(seen[..., 0, 0], [2], axis=-1)
-        return np.rint(
-            np.concatenate([frames, actions / 3**0.5], axis=-1)
-        ).tolist()  # one of three: of about unit magnitude
+        assert set(np.unique(actions)) <= {0, np.float32(3**0.5)}  # one of three, of about unit magnitude
+        return np.concatenate([frames, actions > 0], axis=-1).tolist()
 
     assert planes(np.asarray(envs.reset())) == [[0, 0, 0, 0, 0]] * 2
     assert planes(np.asarray(envs.step(np.array([2, 0]))[0])) == [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0]]
@@ -244,13 +251,65 @@ def test_collect_plays_a_policy_of_latents_as_the_simulator_does(tiny_pipeline: 
     assert len(chosen) > 1
 
     one_error(run(tmp_path, "collect", *played), r"policy 'policy\.pt2' would run code of others")
+    with pytest.raises(UserError, match=r"was trained with other actions than Discrete\(5\)"):
+        WatcherMaker("it", (tmp_path / "policy.pt2").read_bytes(), lambda *_: 0).refuse_others(
+            collect_params(**parts.starts.record["params"], size=(32, 32), env_id="LunarLander-v3"),
+            gym.spaces.Discrete(5),
+        )
     one_error(run(tmp_path, "collect", *played, "--import-code", "--frame-skip=1", "--out=other.zarr"),
-              r"was trained with collect\.frame_skip = 2, not 1: it can play no other way")  # fmt: skip
+              r"policy 'policy\.pt2' plays with collect\.frame_skip = 2 only, as it was trained, not 1")  # fmt: skip
+    good = (tmp_path / "policy.pt2").read_bytes()
+    for content in (
+        good[:-100],
+        changed(good, remembered=[]),
+        changed(good, frames_per_action=None),
+        changed(good, size=[16, 16]),
+    ):
+        with pytest.raises(UserError, match=r"policy 'it' is not a policy of the stage `policy`: "):
+            WatcherMaker("it", content, lambda *_: 0)
     (tmp_path / "policy.pt2").write_bytes(b"none")
-    one_error(
-        run(tmp_path, "collect", *played, "--import-code", "--out=other.zarr"),
-        r"'policy\.pt2' is not a policy of the stage",
-    )
+    command = [sys.executable, "-m", "stages.collect", *played, "--import-code", "--out=other.zarr"]
+    said = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert said.returncode == 2
+    (line,) = [line for line in said.stderr.splitlines() if not line.startswith("note: ")]
+    assert "policy 'policy.pt2' is not a policy of the stage `policy`: " in line
+    assert not (tmp_path / "other.zarr").exists()
+
+
+def changed(content: bytes, **values: Any) -> bytes:
+    """A policy's file with another note."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, json.dumps({**json.loads(data), **values}) if name.endswith("oniris.json") else data)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("space", "scores", "action"),
+    [
+        (gym.spaces.Discrete(3, start=2), [0, 1, 0], 3),
+        (gym.spaces.Box(-0.1, 0.1, (2, 1), np.float64), [-7, 0.05], [[-0.1], [0.05]]),
+        (gym.spaces.Box(0, 255, (2,), np.uint8), [1.958, 300], [2, 255]),
+        (gym.spaces.Box(np.array([0, -2], np.float32), np.array([np.inf, 3], np.float32)), [-1, 1], [0, 1]),
+        (gym.spaces.MultiDiscrete([2, 3]), [1, 0, 0, 0, 1], [0, 2]),
+        (gym.spaces.MultiBinary(2), [1, -1], [1, 0]),
+    ],
+)
+def test_scores_become_actions_that_there_are(space: gym.Space, scores: list[float], action: Any) -> None:
+    found = played_action(space, _fitting(space, np.array(scores, np.float32)), "it")
+    assert space.contains(found)
+    np.testing.assert_allclose(found, action, rtol=1e-6)
+
+
+def test_stable_baselines_counts_from_nought() -> None:
+    truth = TrueVectorEnv(2, world=world(), vae=codec(), starts=starts(), autoreset_mode="SameStep")
+    truth.single_action_space = gym.spaces.Discrete(2, start=1)
+    with pytest.raises(UserError, match=r"counts choices from 0, but the actions are Discrete\(2, start=1\)"):
+        BaselinesVecEnv(truth)
 
 
 def test_recorded_returns_are_sums_of_rewards(tiny_pipeline: Path) -> None:

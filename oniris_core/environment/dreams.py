@@ -180,13 +180,15 @@ class WorldVectorEnv(DecisionVectorEnv):
             else:
                 moment = self.stepper.recall(z, told)
             self._begun[key] = moment, frames
-            self._kept += _bytes_of(moment) + frames.nbytes
+            self._kept += self._bytes_kept(*self._begun[key])
             while self._kept > KEPT_BYTES and len(self._begun) > 1:
-                _, (oldest, shown_last) = self._begun.popitem(last=False)
-                self._kept -= _bytes_of(oldest) + shown_last.nbytes
+                self._kept -= self._bytes_kept(*self._begun.popitem(last=False)[1])
         self._begun.move_to_end(key)
         moment, frames = self._begun[key]
         return replace(moment, world=form.grow(moment.world, form.config.unet.window)), frames
+
+    def _bytes_kept(self, moment: Moment, frames: np.ndarray) -> int:
+        return _bytes_of(moment) + (frames.nbytes if self._shown else 0)  # else they are those of the environments
 
     def _bytes_of_a_row(self) -> int:
         form = self.parts.world.form
