@@ -1,8 +1,6 @@
 """The eye of policies: what it learns from, what it reads, and how the stage `policy` uses it."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from oniris_core.environment.truth import TrueVectorEnv
 from oniris_core.policy import eye, ppo
 from oniris_core.policy.eye import Examples
 from tests.conftest import Run, one_thread
+from tests.policies import few_decisions, stop_at
 from tests.test_cli import one_error
 
 QUICK = ("--steps=32", "--horizon=12", "--judge-episodes=2", "--no-true-baseline", "--observations=state")
@@ -137,23 +136,12 @@ def test_a_policy_sees_with_an_eye_that_stays_as_it_is(
     tiny_pipeline: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped while the eye learns, and while the policy does; then the same as undisturbed."""
-    for name, value in (("DREAMS", 2), ("POINT_EPISODES", 2), ("CONTEXT_LATENTS", 1)):
-        monkeypatch.setattr(f"stages.policy.{name}", value)
-    for name, value in (("ROLLOUT_STEPS", 8), ("BATCH", 8), ("EPOCHS", 1), ("POINTS", 2)):
-        monkeypatch.setattr(f"oniris_core.policy.ppo.{name}", value)
+    few_decisions(monkeypatch)
     monkeypatch.setattr(eye, "STEPS", 20)
     where = options(tiny_pipeline)
 
     def stopping(module: Any, attribute: str, calls: int) -> int:
-        with monkeypatch.context() as patch:
-            before, count = getattr(module, attribute), iter(range(calls))
-
-            def call(*given: Any, **named: Any) -> Any:
-                if next(count, None) is None:
-                    os.kill(os.getpid(), signal.SIGINT)
-                return before(*given, **named)
-
-            patch.setattr(module, attribute, call)
+        with stop_at(monkeypatch, module, attribute, calls):
             return run(tmp_path, "policy", *where, "--out=stopped", "--report=report").exit_code
 
     with one_thread():

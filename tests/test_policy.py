@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from oniris_core.world.store import World
 from stages.policy import FIRST_SEED
 from tests.conftest import ROOT, Run, collect_params, one_thread
 from tests.imports import closure
+from tests.policies import few_decisions, stop_at
 from tests.test_cli import one_error
 from tests.toys import codec, starts, teach, world
 
@@ -46,11 +46,7 @@ def options(**others: Any) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few decisions of few dreams."""
-    for name, value in (("DREAMS", 2), ("POINT_EPISODES", 2), ("CONTEXT_LATENTS", 1)):
-        monkeypatch.setattr(f"stages.policy.{name}", value)
-    for name, value in (("ROLLOUT_STEPS", 8), ("BATCH", 8), ("EPOCHS", 1), ("POINTS", 2)):
-        monkeypatch.setattr(f"oniris_core.policy.ppo.{name}", value)
+    few_decisions(monkeypatch)
 
 
 @pytest.fixture
@@ -114,15 +110,7 @@ def test_a_training_goes_on_where_it_stopped(
 
     def stopping(cls: type, method: str, calls: int) -> int:
         """Run with a stop in the so-manieth call."""
-        with monkeypatch.context() as patch:
-            before, count = getattr(cls, method), iter(range(calls))
-
-            def call(*given: Any, **named: Any) -> Any:
-                if next(count, None) is None:
-                    os.kill(os.getpid(), signal.SIGINT)
-                return before(*given, **named)
-
-            patch.setattr(cls, method, call)
+        with stop_at(monkeypatch, cls, method, calls):
             return run(params_only, "policy", *options(out="stopped", report="report")).exit_code
 
     with one_thread():
