@@ -67,7 +67,7 @@ def app(
     from oniris_core.common.process import stop_requests
     from oniris_core.common.progress import meter
     from oniris_core.data.episodes.store import open_episodes
-    from oniris_core.data.latents.store import open_latents
+    from oniris_core.data.latents.store import open_latents, refuse_other_episodes
     from oniris_core.environment.dreams import WorldVectorEnv
     from oniris_core.environment.parts import assemble
     from oniris_core.environment.truth import TrueVectorEnv
@@ -108,8 +108,7 @@ def app(
             raise UserError(f"policy.observations = state needs an episode store to learn from, and {starts} is a file of "
                             "starts: set it to latents")  # fmt: skip
         episodes, latents = open_episodes(starts, preloaded=False), open_latents(latent_store)
-        if latents.attributes["episodes_identity"] != episodes.identity:
-            raise UserError(f"{latent_store} was not made from {starts}: run `dvc repro encode` to make it again")
+        refuse_other_episodes(latents, latent_store, episodes.identity, starts)
         if latents.vae_identity != parts.codec.identity:
             raise UserError(f"{latent_store} belongs to VAE {latents.vae_identity[:12]}, but {vae} is "
                             f"{parts.codec.identity[:12]}: run `dvc repro`")  # fmt: skip

@@ -32,11 +32,10 @@ def app(
     open_artefact(vae, "vae", made_by="train_vae")
     open_artefact(world, "world", made_by="train")
     from oniris_core.data.episodes.store import open_episodes
-    from oniris_core.data.latents.store import open_latents
+    from oniris_core.data.latents.store import open_latents, refuse_other_episodes
 
     frames, latents = open_episodes(episode_store), open_latents(latent_store)
-    if latents.attributes["episodes_identity"] != frames.identity:
-        raise UserError(f"{latent_store} was not made from {episode_store}: run `dvc repro encode` to make it again")
+    refuse_other_episodes(latents, latent_store, frames.identity, episode_store)
 
     # From here on torch is needed; all that can be refused without it has been.
     from dataclasses import replace

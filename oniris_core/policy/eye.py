@@ -23,6 +23,7 @@ from oniris_core.common.seeds import numpy_rng, torch_generator
 from oniris_core.data.episodes.store import EpisodeStore
 from oniris_core.data.latents.store import LatentStore
 from oniris_core.policy.judge import Tick
+from oniris_core.policy.seen import with_actions
 from oniris_core.training.fit.checkpoints import Checkpoints
 
 CHANNELS, KEPT_CHANNELS, WIDTH = 48, 16, 128
@@ -113,8 +114,8 @@ class Examples:
         there = ((rows >= 0) & (np.arange(K) >= first))[:, :, None]
         frames = self.latents[rows].astype(np.float32) * there[..., None, None]
         actions = self.actions[rows] * there * (np.arange(K) > first)[:, :, None]
-        planes = np.broadcast_to(actions[..., None, None], (*actions.shape, *frames.shape[-2:]))
-        return torch.from_numpy(np.concatenate([frames, planes], axis=2)).flatten(1, 2)
+        each = with_actions(frames.reshape(-1, *frames.shape[2:]), actions.reshape(-1, actions.shape[2]))
+        return torch.from_numpy(each).unflatten(0, (-1, K)).flatten(1, 2)
 
 
 def examples(episodes: EpisodeStore, latents: LatentStore, frames: int) -> Examples:

@@ -165,6 +165,12 @@ def write_latents(
     return found
 
 
+def refuse_other_episodes(latents: LatentStore, named: Location, identity: str, episodes: Location) -> None:
+    """Raise UserError unless latents, `named` so, were made from the store `episodes`, whose bytes have this `identity`."""
+    if latents.attributes["episodes_identity"] != identity:
+        raise UserError(f"{named} was not made from {episodes}: run `dvc repro encode` to make it again")
+
+
 def open_latents(path: Location) -> LatentStore:
     """Open and check a latent store.
 

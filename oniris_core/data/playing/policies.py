@@ -42,8 +42,8 @@ def load_policy(name: str, sha256: str) -> PolicyMaker:
 
     Args:
         name: `module:callable`, or a path that ends in .pt (TorchScript), .pt2 (of the stage `policy`) or .zip
-            (Stable-Baselines3). The callable takes an
-            observation; a class is made anew with the environment for each episode, and its instances are called.
+            (Stable-Baselines3). The callable takes an observation; a class is made anew with the environment for each episode,
+            and its instances are called.
         sha256: what `policy_sha256` must give, so that every worker plays the same.
 
     Raises:
